@@ -17,7 +17,8 @@ namespace lowrank {
 template <class D>
 concept DeviceTag = std::default_initializable<D> && requires(void* p, const void* q, std::size_t n) {
     { D::allocate(n) } -> std::same_as<void*>;
-    { D::deallocate(p, n) } noexcept;
+    { D::deallocate(p, n) }
+    noexcept;
     D::copy_from_host(p, q, n);
     D::copy_to_host(p, q, n);
     D::copy(p, q, n);
@@ -97,9 +98,7 @@ class BlockCache {
 struct Cpu {
     static constexpr const char* name() { return "cpu"; }
     static void* allocate(std::size_t bytes) { return detail::BlockCache::instance().allocate(bytes); }
-    static void deallocate(void* p, std::size_t bytes) noexcept {
-        detail::BlockCache::instance().deallocate(p, bytes);
-    }
+    static void deallocate(void* p, std::size_t bytes) noexcept { detail::BlockCache::instance().deallocate(p, bytes); }
     static void copy(void* to, const void* from, std::size_t bytes) {
         if (bytes != 0) {
             std::memcpy(to, from, bytes);

@@ -54,12 +54,16 @@ inline void append(std::string& out, bool value) {
     out += value ? "true" : "false";
 }
 template <class Value>
-    requires requires(const Value& v) { std::to_string(v); }
+requires requires(const Value& v) {
+    std::to_string(v);
+}
 void append(std::string& out, const Value& value) {
     out += std::to_string(value);
 }
 template <class Value>
-    requires requires(const Value& v) { v.str(); }
+requires requires(const Value& v) {
+    v.str();
+}
 void append(std::string& out, const Value& value) {
     out += value.str();
 }

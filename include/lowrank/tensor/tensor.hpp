@@ -48,9 +48,7 @@ class Tensor {
         D::copy_from_host(out.mutable_data(), values.data(), values.size_bytes());
         return out;
     }
-    static Tensor from(const std::vector<T>& values, const Shape& shape)
-        requires(!std::same_as<T, bool>)
-    {
+    static Tensor from(const std::vector<T>& values, const Shape& shape) requires(!std::same_as<T, bool>) {
         return from(std::span<const T>(values), shape);
     }
 
@@ -102,13 +100,11 @@ class Tensor {
     Tensor detach() const { return Tensor(storage_, offset_, shape_, strides_); }
 
     /// The values in row-major order, on the host. Throws ShapeError when the tensor is not contiguous.
-    std::vector<T> to_vector() const
-        requires(!std::same_as<T, bool>)
-    {
+    std::vector<T> to_vector() const requires(!std::same_as<T, bool>) {
         if (!is_contiguous()) {
             throw ShapeError(concat("to_vector: shape ", shape_, " with strides ", strides_, " is not contiguous"));
         }
-        std::vector<T> out(std::size_t(numel()));
+        std::vector<T> out(static_cast<std::size_t>(numel()));
         D::copy_to_host(out.data(), data(), out.size() * sizeof(T));
         return out;
     }
@@ -133,7 +129,10 @@ class Tensor {
 
   private:
     Tensor(Storage<D> storage, std::int64_t offset, const Shape& shape, const Strides& strides)
-        : storage_(std::move(storage)), offset_(offset), shape_(shape), strides_(strides) {}
+        : storage_(std::move(storage)),
+          offset_(offset),
+          shape_(shape),
+          strides_(strides) {}
 
     Storage<D> storage_;
     std::int64_t offset_ = 0;

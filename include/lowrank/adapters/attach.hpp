@@ -1,0 +1,196 @@
+// Attaching LoRA adapters to a model: freezing the base, choosing layers, starting factors, counting parameters.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "lowrank/adapters/dora.hpp"
+#include "lowrank/adapters/lora_config.hpp"
+#include "lowrank/core/random.hpp"
+#include "lowrank/nn/module.hpp"
+
+namespace lowrank {
+
+/// The values of one adapter, as PEFT's files hold them; undefined ones are started anew.
+template <class C, DeviceTag D>
+struct LoraValues {
+    Tensor<C, D> a, b, b_bias, magnitude;
+};
+
+namespace detail {
+
+template <class C, DeviceTag D, class Draw>
+Tensor<C, D> drawn(const Shape& shape, const Draw& draw) {
+    std::vector<C> values(static_cast<std::size_t>(numel(shape)));
+    for (C& value : values) {
+        value = static_cast<C>(draw());
+    }
+    return Tensor<C, D>::from(values, shape);
+}
+
+/// Starting factors as PEFT draws them: A ~ U(±1/√in) (kaiming with a = √5) or N(0, 1/r), B = 0 or U(±1/√r).
+template <class C, DeviceTag D>
+LoraValues<C, D> initial_lora(LoraInit init, std::int64_t out, std::int64_t in, std::int64_t r, bool with_bias, Rng& rng) {
+    LoraValues<C, D> values;
+    const double bound = 1 / std::sqrt(static_cast<double>(in)), b_bound = 1 / std::sqrt(static_cast<double>(r));
+    values.a = init == LoraInit::gaussian
+                   ? drawn<C, D>({r, in}, [&] { return rng.normal() / static_cast<double>(r); })
+                   : drawn<C, D>({r, in}, [&] { return rng.uniform(-bound, bound); });
+    values.b = init == LoraInit::random ? drawn<C, D>({out, r}, [&] { return rng.uniform(-b_bound, b_bound); })
+                                        : Tensor<C, D>::zeros({out, r});
+    if (with_bias) {
+        values.b_bias = Tensor<C, D>::zeros({out});
+    }
+    return values;
+}
+
+} // namespace detail
+
+/// Freezes every parameter of a model and takes its adapters off.
+template <class T, DeviceTag D, Module M>
+void freeze(M& model) {
+    for_each_parameter(model, [](const std::string&, auto& field) { set_trainable(field, false); });
+    for_each<Linear<T, D>>(model, [](const std::string&, Linear<T, D>& layer) { layer.adapter = nullptr; });
+}
+
+/// Attaches an adapter to one linear layer. `values` that are undefined are drawn from `rng`. Throws ShapeError where
+/// given values do not fit the layer.
+template <class T, DeviceTag D>
+void attach_lora(const std::string& path, Linear<T, D>& layer, const LoraConfig& config, Rng& rng,
+                 LoraValues<compute_t<T>, D> values = {}) {
+    using C = compute_t<T>;
+    const std::int64_t r = rank_at(config, path), out = layer.weight.out(), in = layer.weight.in();
+    if (!values.a.defined()) {
+        values = detail::initial_lora<C, D>(config.init_lora_weights, out, in, r, config.lora_bias, rng);
+    }
+    if (values.a.shape() != Shape{r, in} || values.b.shape() != Shape{out, r}) {
+        throw ShapeError(concat(path, ": lora_A ", values.a.shape(), " and lora_B ", values.b.shape(), ", expected ",
+                                Shape{r, in}, " and ", Shape{out, r}));
+    }
+    const double scale = lora_scale(alpha_at(config, path), r, config.use_rslora);
+    const std::uint32_t site = dropout_site(path + ".lora_dropout");
+    if (config.use_dora) {
+        layer.adapter = std::make_shared<Dora<T, D>>(layer.weight, values.a, values.b, values.b_bias, values.magnitude,
+                                                     scale, config.lora_dropout, site);
+    } else {
+        layer.adapter =
+            std::make_shared<Lora<T, D>>(values.a, values.b, values.b_bias, scale, config.lora_dropout, site);
+    }
+    set_trainable(layer.bias, config.bias != BiasMode::none);
+}
+
+/// Freezes the model and attaches adapters to the layers that the config targets, with values that `values_at(path,
+/// layer)` gives (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError when no
+/// layer matches. M needs default_target_modules() and is_head(path).
+template <class T, DeviceTag D, Module M, class Values>
+std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed, const Values& values_at) {
+    validate(config, "LoRA settings");
+    freeze<T, D>(model);
+    std::vector<std::string> adapted, linears;
+    for_each<Linear<T, D>>(model, [&](const std::string& path, Linear<T, D>& layer) {
+        linears.push_back(path);
+        if (targets_module(config, path, model.is_head(path), model.default_target_modules())) {
+            Rng rng(seed, dropout_site(path)); // a stream of its own: one layer's start does not depend on the others
+            attach_lora(path, layer, config, rng, values_at(path, layer));
+            adapted.push_back(path);
+        }
+    });
+    if (adapted.empty()) {
+        std::string known;
+        for (std::size_t i = 0; i < linears.size() && i < 8; ++i) {
+            known += (i ? ", " : "") + linears[i];
+        }
+        throw OptionError(concat("target_modules: no linear layer of the model matches; the model has ", known,
+                                 linears.size() > 8 ? ", …" : ""));
+    }
+    if (config.bias == BiasMode::all) {
+        for_each_parameter(model, [](const std::string& path, auto& field) {
+            if (path.ends_with("bias")) {
+                set_trainable(field, true);
+            }
+        });
+    }
+    return adapted;
+}
+
+/// The same with factors that start anew.
+template <class T, DeviceTag D, Module M>
+std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed) {
+    return attach_lora<T, D>(model, config, seed, [](const std::string&, const Linear<T, D>&) {
+        return LoraValues<compute_t<T>, D>();
+    });
+}
+
+/// A trained tensor and its name: the path of a base parameter, or of an adapter's ("….c_attn.lora_A.weight").
+template <class C, DeviceTag D>
+struct NamedTensor {
+    std::string name;
+    Tensor<C, D> values;
+};
+
+/// Everything that is trained, base parameters and adapters, in the order of the model's fields. A matrix shared by
+/// several slots appears once.
+template <class T, DeviceTag D, Module M>
+std::vector<NamedTensor<compute_t<T>, D>> trainable_tensors(M& model) {
+    using C = compute_t<T>;
+    std::vector<NamedTensor<C, D>> tensors;
+    walk(model, [&]<class Field>(const std::string& path, Field& field) {
+        if constexpr (std::is_same_v<Field, Linear<T, D>>) {
+            if (field.adapter) {
+                field.adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
+                    tensors.push_back({path + "." + name, values});
+                });
+            }
+        } else if constexpr (!Module<Field>) {
+            if (const Tensor<C, D> values = trained_values(field); values.defined()) {
+                tensors.push_back({path, values});
+            }
+        }
+    });
+    return tensors;
+}
+
+/// How many parameters a model has, and how many of them are trained.
+struct ParameterCounts {
+    std::int64_t trainable = 0, all = 0;
+};
+
+template <class T, DeviceTag D, Module M>
+ParameterCounts count_parameters(M& model) {
+    ParameterCounts counts;
+    for_each_parameter(model, [&](const std::string&, auto& field) { counts.all += parameter_count(field); });
+    for (const auto& tensor : trainable_tensors<T, D>(model)) {
+        counts.trainable += tensor.values.numel();
+    }
+    for_each<Linear<T, D>>(model, [&](const std::string&, Linear<T, D>& layer) {
+        if (layer.adapter) {
+            layer.adapter->parameters([&](const std::string&, auto& values) { counts.all += values.numel(); });
+        }
+    });
+    return counts;
+}
+
+/// "trainable params: 294,912 || all params: 124,734,720 || trainable%: 0.2364", as PEFT prints it.
+inline std::string describe(const ParameterCounts& counts) {
+    const auto grouped = [](std::int64_t value) {
+        std::string text = std::to_string(value);
+        for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(text.size()) - 3; i > 0; i -= 3) {
+            text.insert(static_cast<std::size_t>(i), ",");
+        }
+        return text;
+    };
+    char percent[32];
+    std::snprintf(percent, sizeof percent, "%.4f",
+                  counts.all ? 100.0 * static_cast<double>(counts.trainable) / static_cast<double>(counts.all) : 0.0);
+    return "trainable params: " + grouped(counts.trainable) + " || all params: " + grouped(counts.all) +
+           " || trainable%: " + percent;
+}
+
+} // namespace lowrank

@@ -1,0 +1,107 @@
+// LoRA: a linear layer plus a trained product of two thin matrices.
+// Hu et al., "LoRA: low-rank adaptation of large language models", 2021; rsLoRA is a scaling of α/√r instead of α/r
+// (Kalajdzievski, "A rank stabilization scaling factor for fine-tuning with LoRA", 2023).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "lowrank/nn/linear.hpp"
+#include "lowrank/ops/dropout.hpp"
+#include "lowrank/ops/elementwise.hpp"
+#include "lowrank/ops/matmul.hpp"
+
+namespace lowrank {
+
+/// The factor s on BA: α/r, or α/√r for rsLoRA.
+inline double lora_scale(double alpha, std::int64_t r, bool use_rslora) {
+    return alpha / (use_rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
+}
+
+/// y = base(x) + s·B(A(dropout(x))), where A [r, in] and B [out, r] are trained. The base is any weight.
+template <class T, DeviceTag D>
+class Lora : public LinearAdapter<T, D> {
+  public:
+    using C = compute_t<T>;
+
+    /// `b_bias` [out] may be undefined. `site` numbers the random stream of the dropout.
+    Lora(Tensor<C, D> a, Tensor<C, D> b, Tensor<C, D> b_bias, double scale, double dropout, std::uint32_t site)
+        : a_(leaf(a)), b_(leaf(b)), b_bias_(b_bias.defined() ? leaf(b_bias) : b_bias), scale_(scale), dropout_(dropout),
+          site_(site) {
+        if (a.rank() != 2 || b.rank() != 2 || a.size(0) != b.size(1)) {
+            throw ShapeError(concat("lora: A ", a.shape(), " and B ", b.shape(), " are no factors [r, in] and [out, r]"));
+        }
+    }
+
+    Tensor<T, D> forward(const Linear<T, D>& layer, const Tensor<T, D>& x, const Epilogue<T, D>& epilogue,
+                         const ForwardContext<D>& context) const override {
+        Epilogue<T, D> adapted = epilogue;
+        adapted.bias = shifted_bias(epilogue.bias);
+        return linear(x, layer.weight, adapted, {{down(dropped(x, context)), b_, scale_}});
+    }
+
+    Tensor<C, D> merged(const Linear<T, D>& layer) const override {
+        const NoGrad no_grad;
+        return dense_values(layer.weight) + delta(layer.weight.orientation());
+    }
+
+    Tensor<C, D> merged_bias(const Linear<T, D>& layer) const override {
+        const NoGrad no_grad;
+        return shifted_bias(layer.bias);
+    }
+
+    void parameters(const std::function<void(const std::string&, Tensor<C, D>&)>& visit) override {
+        visit("lora_A.weight", a_);
+        visit("lora_B.weight", b_);
+        if (b_bias_.defined()) {
+            visit("lora_B.bias", b_bias_);
+        }
+    }
+
+    std::int64_t r() const { return a_.size(0); }
+    double scale() const { return scale_; }
+    double dropout_probability() const { return dropout_; }
+
+  protected:
+    /// x with dropout, in training.
+    Tensor<T, D> dropped(const Tensor<T, D>& x, const ForwardContext<D>& context) const {
+        return context.training && dropout_ > 0 ? dropout(x, dropout_, context.seed, site_) : x;
+    }
+
+    /// t = x·Aᵀ.
+    Tensor<T, D> down(const Tensor<T, D>& x) const {
+        return linear(x, WeightSlot<C, D>(a_, Orientation::out_in));
+    }
+
+    /// The base's bias plus s times that of B.
+    Tensor<C, D> shifted_bias(const Tensor<C, D>& bias) const {
+        if (!b_bias_.defined()) {
+            return bias;
+        }
+        const Tensor<C, D> own = b_bias_ * scale_;
+        return bias.defined() ? bias + own : own;
+    }
+
+    /// s·BA as the base stores its matrix.
+    Tensor<C, D> delta(Orientation orientation) const {
+        const Tensor<C, D> product = orientation == Orientation::out_in
+                                         ? matmul(b_, a_)
+                                         : matmul(transpose(a_, 0, 1), transpose(b_, 0, 1));
+        return product * scale_;
+    }
+
+    /// The base's matrix in the type of parameters.
+    static Tensor<C, D> dense_values(const WeightSlot<C, D>& weight) {
+        return weight.frozen() ? weight.frozen()->template dense_copy<C>() : weight.values().detach();
+    }
+
+    Tensor<C, D> a_, b_, b_bias_;
+    double scale_;
+    double dropout_;
+    std::uint32_t site_;
+};
+
+} // namespace lowrank

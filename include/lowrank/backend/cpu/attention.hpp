@@ -1,0 +1,420 @@
+// Attention on the host, forward and backward, tile by tile: no matrix of length × length is ever stored.
+// Dao, "FlashAttention-2: faster attention with better parallelism and work partitioning", 2023.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/backend/cpu/attention_tile.hpp"
+#include "lowrank/backend/cpu/dropout.hpp"
+#include "lowrank/core/storage.hpp"
+
+namespace lowrank {
+
+/// Extents of an attention. Each key-value head serves heads / kv_heads query heads. The queries are the last `length`
+/// of `length_kv` positions.
+struct AttentionSizes {
+    std::int64_t batch, length, length_kv, heads, kv_heads, head_dim;
+};
+
+/// Where q, k, v or a gradient lies: the strides, in elements, of [batch, length, heads]; head_dim has stride 1.
+struct AttentionLayout {
+    std::int64_t batch, row, head;
+
+    std::int64_t at(std::int64_t b, std::int64_t i, std::int64_t h) const { return b * batch + i * row + h * head; }
+};
+
+/// What else an attention does: numbers only.
+struct AttentionRule {
+    double scale;       ///< of the scores
+    bool causal;        ///< a query sees no later position than its own
+    double p;           ///< dropout of the probabilities
+    std::uint32_t site; ///< stream of the random numbers
+};
+
+/// The random word that decides about the probability of query i and key j, in head `row` = batch index · heads + head.
+/// A block of the generator covers four neighbouring keys.
+constexpr std::uint32_t attention_dropout_word(std::uint64_t seed, std::uint32_t site, const AttentionSizes& sizes,
+                                               std::int64_t row, std::int64_t i, std::int64_t j) {
+    const std::int64_t quads = (sizes.length_kv + 3) / 4;
+    return random_block(seed, site, std::uint64_t((row * sizes.length + i) * quads + j / 4))[std::size_t(j % 4)];
+}
+
+namespace detail {
+
+/// Blocks of 64 queries in a task of the forward pass: they share the packed keys and values.
+inline constexpr std::int64_t attention_chunk = 4;
+
+/// Memory of one task, cut into arrays of S.
+template <class S>
+class AttentionScratch {
+  public:
+    explicit AttentionScratch(std::int64_t count)
+        : storage_(Storage<Cpu>::allocate(static_cast<std::size_t>(count) * sizeof(S))),
+          next_(static_cast<S*>(storage_.mutable_data())) {}
+    S* take(std::int64_t count) { return std::exchange(next_, next_ + count); }
+
+  private:
+    Storage<Cpu> storage_;
+    S* next_;
+};
+
+/// Copies the vectors at from + offsets[i], times `scale`, to consecutive rows of `to_row` values.
+template <class T, class S>
+void attention_gather(std::int64_t count, int dim, const T* from, const std::int64_t* offsets, S scale, S* to,
+                      int to_row) {
+    simd::run_for_isa<AttentionGather>(static_cast<int>(count), dim, from, offsets, scale, to, to_row);
+}
+
+/// What all tasks of an attention share. The queries of one key-value head are numbered r = i · group + g: position,
+/// then head of the group; so those that share keys are lanes of the same tiles.
+template <class T>
+struct AttentionProblem {
+    using S = compute_t<T>;
+
+    AttentionSizes sizes;
+    const T *q, *k, *v;
+    AttentionLayout q_layout, k_layout, v_layout;
+    const std::int32_t* document_start;
+    AttentionRule rule;
+    DropoutRule dropout;
+
+    std::int64_t group() const { return sizes.heads / sizes.kv_heads; }
+    std::int64_t rows() const { return sizes.length * group(); }
+    std::int64_t blocks() const { return (rows() + attention_tile - 1) / attention_tile; }
+
+    /// Copies the vectors of keys or values key0 … key0+count-1 (at most 64) of one head to consecutive memory.
+    void gather(const T* from, const AttentionLayout& layout, std::int64_t b, std::int64_t head, std::int64_t key0,
+                std::int64_t count, S* to) const {
+        std::int64_t offsets[attention_tile];
+        for (std::int64_t i = 0; i < count; ++i) {
+            offsets[i] = layout.at(b, key0 + i, head);
+        }
+        attention_gather(count, static_cast<int>(sizes.head_dim), from, offsets, S(1), to,
+                         static_cast<int>(sizes.head_dim));
+    }
+};
+
+/// Up to 64 queries: what they see, and where they lie.
+template <class T>
+struct AttentionQueries {
+    using S = compute_t<T>;
+    static constexpr int tile = attention_tile;
+
+    std::int64_t batch;
+    int count;                          // of queries; the other lanes repeat the last one
+    std::int64_t low[tile], high[tile]; // first and last key of each query
+    std::int64_t min_low, max_low, min_high, max_high;
+    std::int64_t position[tile], head[tile],
+        row[tile];                            // of each query; row = (batch · heads + head) · length + position
+    alignas(64) std::uint64_t counters[tile]; // of the generator, for key 0
+
+    AttentionQueries(const AttentionProblem<T>& problem, std::int64_t b, std::int64_t kv_head, std::int64_t first)
+        : batch(b) {
+        const AttentionSizes& s = problem.sizes;
+        const std::int64_t group = problem.group();
+        count = static_cast<int>(std::min<std::int64_t>(tile, problem.rows() - first));
+        for (int lane = 0; lane < tile; ++lane) {
+            const std::int64_t r = first + std::min(lane, count - 1);
+            const std::int64_t i = r / group, own = s.length_kv - s.length + i;
+            position[lane] = i;
+            head[lane] = kv_head * group + r % group;
+            row[lane] = (batch * s.heads + head[lane]) * s.length + i;
+            high[lane] = problem.rule.causal ? own : s.length_kv - 1;
+            low[lane] = problem.document_start == nullptr
+                            ? 0
+                            : std::clamp<std::int64_t>(problem.document_start[batch * s.length + i], 0, own);
+            counters[lane] = static_cast<std::uint64_t>(row[lane] * ((s.length_kv + 3) / 4));
+        }
+        min_low = *std::min_element(low, low + tile);
+        max_low = *std::max_element(low, low + tile);
+        min_high = *std::min_element(high, high + tile);
+        max_high = *std::max_element(high, high + tile);
+    }
+
+    std::int64_t offset(int lane, const AttentionLayout& layout) const {
+        return layout.at(batch, position[lane], head[lane]);
+    }
+
+    /// Copies the queries' vectors of q, y or dy, times `scale`, to consecutive rows of `to_row` values.
+    void gather(const T* from, const AttentionLayout& layout, int dim, S scale, S* to, int to_row) const {
+        std::int64_t offsets[tile];
+        for (int i = 0; i < count; ++i) {
+            offsets[i] = offset(i, layout);
+        }
+        attention_gather(count, dim, from, offsets, scale, to, to_row);
+    }
+
+    /// Whether any query sees any of the keys key0 … key0+keys-1.
+    bool sees(std::int64_t key0, std::int64_t keys) const { return min_low < key0 + keys && max_high >= key0; }
+
+    /// The window of a tile of keys; `bounds` has room for two rows. Null pointers where all queries see all keys.
+    AttentionWindow<S> window(std::int64_t key0, std::int64_t keys, S* bounds) const {
+        if (max_low <= key0 && min_high >= key0 + keys - 1) {
+            return {nullptr, nullptr};
+        }
+        for (int lane = 0; lane < tile; ++lane) {
+            bounds[lane] = static_cast<S>(std::clamp<std::int64_t>(low[lane] - key0, 0, keys));
+            bounds[tile + lane] = static_cast<S>(std::clamp<std::int64_t>(high[lane] - key0, -1, keys));
+        }
+        return {bounds, bounds + tile};
+    }
+
+    /// The dropout factors of a tile; null without dropout.
+    const S* factors(const AttentionProblem<T>& problem, std::int64_t key0, std::int64_t keys, S* memory) const {
+        if (problem.rule.p == 0.0) {
+            return nullptr;
+        }
+        simd::run_for_isa<DropoutFactors>(problem.dropout, counters, (count + 7) / 8 * 8, std::uint64_t(key0 / 4),
+                                          std::uint64_t(1), static_cast<int>((keys + 3) / 4), memory,
+                                          std::int64_t(tile));
+        return memory;
+    }
+};
+
+/// The layout of the output and its gradient: contiguous [batch, length, heads · head_dim].
+inline AttentionLayout attention_output_layout(const AttentionSizes& s) {
+    return {s.length * s.heads * s.head_dim, s.heads * s.head_dim, s.head_dim};
+}
+
+/// The rows of `from` [count, from_row] as columns of `to` [dim, 64]; the other columns become zero.
+template <class S>
+void attention_transpose(int count, int dim, const S* from, int from_row, S* to) {
+    for (int d = 0; d < dim; ++d) {
+        S* column = to + d * attention_tile;
+        for (int i = 0; i < count; ++i) {
+            column[i] = from[i * from_row + d];
+        }
+        std::fill(column + count, column + attention_tile, S(0));
+    }
+}
+
+/// What a task keeps for a block of queries in the forward pass.
+template <class S>
+struct AttentionState {
+    S *q, *output;    // transposed: [head_dim, queries]
+    S *maxima, *sums; // [queries]
+};
+
+/// The forward pass for up to attention_chunk blocks of queries, from `block0`, of one key-value head.
+template <class T>
+void attention_forward_task(const AttentionProblem<T>& problem, std::int64_t batch, std::int64_t kv_head,
+                            std::int64_t block0, T* y, compute_t<T>* logsumexp) {
+    using S = compute_t<T>;
+    constexpr std::int64_t tile = attention_tile;
+    const AttentionSizes& s = problem.sizes;
+    const std::int64_t blocks = std::min(attention_chunk, problem.blocks() - block0);
+    const int dim = static_cast<int>(s.head_dim);
+    AttentionScratch<S> scratch(2 * tile * dim + 2 * tile * tile + 2 * tile + blocks * (2 * dim * tile + 2 * tile));
+    S *keys = scratch.take(tile * dim), *values = scratch.take(tile * dim);
+    S *scores = scratch.take(tile * tile), *mask = scratch.take(tile * tile), *bounds = scratch.take(2 * tile);
+
+    std::vector<AttentionQueries<T>> queries;
+    std::vector<AttentionState<S>> states;
+    std::int64_t low = s.length_kv, high = -1;
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        const AttentionQueries<T>& block = queries.emplace_back(problem, batch, kv_head, (block0 + b) * tile);
+        const AttentionState<S>& state = states.emplace_back(AttentionState<S>{
+            scratch.take(dim * tile), scratch.take(dim * tile), scratch.take(tile), scratch.take(tile)});
+        block.gather(problem.q, problem.q_layout, dim, S(problem.rule.scale), keys, dim);
+        attention_transpose(block.count, dim, keys, dim, state.q);
+        std::fill_n(state.output, dim * tile, S(0));
+        std::fill_n(state.maxima, tile, AttentionSoftmax::unseen<S>);
+        std::fill_n(state.sums, tile, S(0));
+        low = std::min(low, block.min_low);
+        high = std::max(high, block.max_high);
+    }
+
+    const simd::Isa isa = simd::active_isa();
+    for (std::int64_t key0 = low / tile * tile; key0 <= high; key0 += tile) {
+        const auto count = static_cast<int>(std::min(tile, s.length_kv - key0));
+        problem.gather(problem.k, problem.k_layout, batch, kv_head, key0, count, keys);
+        problem.gather(problem.v, problem.v_layout, batch, kv_head, key0, count, values);
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            const AttentionQueries<T>& block = queries[std::size_t(b)];
+            const AttentionState<S>& state = states[std::size_t(b)];
+            if (!block.sees(key0, count)) {
+                continue;
+            }
+            simd::run_on_isa<AttentionProduct>(isa, count, block.count, dim, keys, dim, 1, state.q, attention_tile,
+                                               scores, attention_tile, false);
+            simd::run_on_isa<AttentionSoftmax>(isa, count, block.count, scores, block.window(key0, count, bounds),
+                                               block.factors(problem, key0, count, mask), state.maxima, state.sums,
+                                               state.output, dim);
+            simd::run_on_isa<AttentionProduct>(isa, dim, block.count, count, values, 1, dim, scores, attention_tile,
+                                               state.output, attention_tile, true);
+        }
+    }
+
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        const AttentionQueries<T>& block = queries[std::size_t(b)];
+        const AttentionState<S>& state = states[std::size_t(b)];
+        for (int i = 0; i < block.count; ++i) {
+            T* target = y + block.offset(i, attention_output_layout(s));
+            for (int d = 0; d < dim; ++d) {
+                target[d] = static_cast<T>(state.output[d * tile + i] / state.sums[i]);
+            }
+            logsumexp[block.row[i]] = state.maxima[i] + std::log(state.sums[i]);
+        }
+    }
+}
+
+/// Writes a task's sums to the gradient of k or v of one head.
+template <class T, class S>
+void scatter_keys(std::int64_t keys, std::int64_t dim, const S* from, std::int64_t from_row, T* to,
+                  std::int64_t row_stride) {
+    for (std::int64_t i = 0; i < keys; ++i) {
+        for (std::int64_t d = 0; d < dim; ++d) {
+            to[i * row_stride + d] = static_cast<T>(from[i * from_row + d]);
+        }
+    }
+}
+
+/// Where the gradients go; null where one is not wanted.
+template <class T>
+struct AttentionGradients {
+    T *dq, *dk, *dv;
+    AttentionLayout dq_layout, dk_layout, dv_layout;
+};
+
+/// The backward pass for one key-value head.
+template <class T>
+void attention_backward_task(const AttentionProblem<T>& problem, std::int64_t batch, std::int64_t kv_head, const T* y,
+                             const compute_t<T>* logsumexp, const T* dy, const AttentionGradients<T>& gradients) {
+    using S = compute_t<T>;
+    constexpr int tile = attention_tile;
+    const AttentionSizes& s = problem.sizes;
+    const AttentionLayout output_layout = attention_output_layout(s);
+    const int dim = static_cast<int>(s.head_dim), padded = (dim + 15) / 16 * 16; // room for whole vectors
+    const std::int64_t key_sums = s.length_kv * padded;
+    AttentionScratch<S> scratch(2 * key_sums + 2 * s.length_kv * dim + 3 * tile * tile + 4 * tile +
+                                tile * (3 * dim + 2 * padded));
+    S *dk = scratch.take(key_sums), *dv = scratch.take(key_sums);
+    S *all_keys = scratch.take(s.length_kv * dim), *all_values = scratch.take(s.length_kv * dim);
+    S *scores = scratch.take(tile * tile), *slopes = scratch.take(tile * tile), *mask = scratch.take(tile * tile);
+    S *bounds = scratch.take(2 * tile), *shift = scratch.take(tile), *delta = scratch.take(tile);
+    S *q = scratch.take(tile * padded), *dout = scratch.take(tile * padded); // [queries, head_dim]
+    S *q_t = scratch.take(tile * dim), *dout_t = scratch.take(tile * dim),
+      *dq_t = scratch.take(tile * dim); // transposed
+    std::fill_n(dk, key_sums, S(0));
+    std::fill_n(dv, key_sums, S(0));
+    std::fill_n(q, tile * padded, S(0));
+    std::fill_n(dout, tile * padded, S(0));
+    for (std::int64_t key0 = 0; key0 < s.length_kv; key0 += tile) {
+        const std::int64_t count = std::min<std::int64_t>(tile, s.length_kv - key0);
+        problem.gather(problem.k, problem.k_layout, batch, kv_head, key0, count, all_keys + key0 * dim);
+        problem.gather(problem.v, problem.v_layout, batch, kv_head, key0, count, all_values + key0 * dim);
+    }
+
+    const simd::Isa isa = simd::active_isa();
+    for (std::int64_t b = 0; b < problem.blocks(); ++b) {
+        const AttentionQueries<T> block(problem, batch, kv_head, b * tile);
+        std::fill_n(dq_t, tile * dim, S(0));
+        block.gather(problem.q, problem.q_layout, dim, S(problem.rule.scale), q, padded);
+        attention_transpose(block.count, dim, q, padded, q_t);
+        block.gather(dy, output_layout, dim, S(1), dout, padded);
+        attention_transpose(block.count, dim, dout, padded, dout_t);
+        for (int i = 0; i < tile; ++i) {
+            const T* out = y + block.offset(i, output_layout);
+            S sum = 0;
+            for (int d = 0; d < dim; ++d) {
+                sum += dout_t[d * tile + i] * static_cast<S>(out[d]);
+            }
+            delta[i] = sum;
+            shift[i] = logsumexp[block.row[i]];
+        }
+        for (std::int64_t key0 = block.min_low / tile * tile; key0 <= block.max_high; key0 += tile) {
+            const auto count = static_cast<int>(std::min<std::int64_t>(tile, s.length_kv - key0));
+            if (!block.sees(key0, count)) {
+                continue;
+            }
+            const S *keys = all_keys + key0 * dim, *values = all_values + key0 * dim;
+            simd::run_on_isa<AttentionProduct>(isa, count, block.count, dim, keys, dim, 1, q_t, tile, scores, tile,
+                                               false);
+            simd::run_on_isa<AttentionProduct>(isa, count, block.count, dim, values, dim, 1, dout_t, tile, slopes, tile,
+                                               false);
+            simd::run_on_isa<AttentionSoftmaxGradient>(isa, count, block.count, scores, slopes,
+                                                       block.window(key0, count, bounds),
+                                                       block.factors(problem, key0, count, mask), shift, delta);
+            if (gradients.dv != nullptr) {
+                simd::run_on_isa<AttentionProduct>(isa, count, dim, block.count, scores, tile, 1, dout, padded,
+                                                   dv + key0 * padded, padded, true);
+            }
+            if (gradients.dk != nullptr) {
+                simd::run_on_isa<AttentionProduct>(isa, count, dim, block.count, slopes, tile, 1, q, padded,
+                                                   dk + key0 * padded, padded, true);
+            }
+            if (gradients.dq != nullptr) {
+                simd::run_on_isa<AttentionProduct>(isa, dim, block.count, count, keys, 1, dim, slopes, tile, dq_t, tile,
+                                                   true);
+            }
+        }
+        for (int i = 0; i < block.count && gradients.dq != nullptr; ++i) {
+            T* target = gradients.dq + block.offset(i, gradients.dq_layout);
+            for (int d = 0; d < dim; ++d) {
+                target[d] = static_cast<T>(dq_t[d * tile + i] * S(problem.rule.scale));
+            }
+        }
+    }
+    if (gradients.dk != nullptr) {
+        scatter_keys(s.length_kv, dim, dk, padded, gradients.dk + gradients.dk_layout.at(batch, 0, kv_head),
+                     gradients.dk_layout.row);
+    }
+    if (gradients.dv != nullptr) {
+        scatter_keys(s.length_kv, dim, dv, padded, gradients.dv + gradients.dv_layout.at(batch, 0, kv_head),
+                     gradients.dv_layout.row);
+    }
+}
+
+template <class T>
+AttentionProblem<T> attention_problem(const AttentionSizes& sizes, const T* q, const AttentionLayout& q_layout,
+                                      const T* k, const AttentionLayout& k_layout, const T* v,
+                                      const AttentionLayout& v_layout, const std::int32_t* document_start,
+                                      const AttentionRule& rule, const std::int64_t* seed) {
+    const DropoutRule dropout{rule.p == 0.0 ? 0 : static_cast<std::uint64_t>(*seed), rule.site, rule.p};
+    return {sizes, q, k, v, q_layout, k_layout, v_layout, document_start, rule, dropout};
+}
+
+} // namespace detail
+
+/// y = softmax(scale · q·kᵀ)·v for every head; y is contiguous [batch, length, heads · head_dim], and `logsumexp`, of
+/// [batch, heads, length], is what the backward pass needs beside it. `document_start` (may be null; [batch, length])
+/// is the first key each query sees. `seed` is read only where rule.p > 0.
+template <class T>
+void attention_forward(Cpu, const AttentionSizes& sizes, const T* q, const AttentionLayout& q_layout, const T* k,
+                       const AttentionLayout& k_layout, const T* v, const AttentionLayout& v_layout,
+                       const std::int32_t* document_start, const AttentionRule& rule, const std::int64_t* seed, T* y,
+                       compute_t<T>* logsumexp) {
+    const auto problem =
+        detail::attention_problem(sizes, q, q_layout, k, k_layout, v, v_layout, document_start, rule, seed);
+    const std::int64_t chunks = (problem.blocks() + detail::attention_chunk - 1) / detail::attention_chunk;
+    parallel_for(sizes.batch * sizes.kv_heads * chunks, [&](std::int64_t task) {
+        const std::int64_t head = task / chunks;
+        const std::int64_t chunk = chunks - 1 - task % chunks; // the longest first
+        detail::attention_forward_task(problem, head / sizes.kv_heads, head % sizes.kv_heads,
+                                       chunk * detail::attention_chunk, y, logsumexp);
+    });
+}
+
+/// The gradients of attention_forward, written (not added) to dq, dk and dv with layouts of their own; null pointers
+/// where one is not wanted. The sums over queries run in order within each key-value head.
+template <class T>
+void attention_backward(Cpu, const AttentionSizes& sizes, const T* q, const AttentionLayout& q_layout, const T* k,
+                        const AttentionLayout& k_layout, const T* v, const AttentionLayout& v_layout,
+                        const std::int32_t* document_start, const AttentionRule& rule, const std::int64_t* seed,
+                        const T* y, const compute_t<T>* logsumexp, const T* dy, T* dq, const AttentionLayout& dq_layout,
+                        T* dk, const AttentionLayout& dk_layout, T* dv, const AttentionLayout& dv_layout) {
+    const auto problem =
+        detail::attention_problem(sizes, q, q_layout, k, k_layout, v, v_layout, document_start, rule, seed);
+    const detail::AttentionGradients<T> gradients{dq, dk, dv, dq_layout, dk_layout, dv_layout};
+    parallel_for(sizes.batch * sizes.kv_heads, [&](std::int64_t head) {
+        detail::attention_backward_task(problem, head / sizes.kv_heads, head % sizes.kv_heads, y, logsumexp, dy,
+                                        gradients);
+    });
+}
+
+} // namespace lowrank

@@ -1,0 +1,138 @@
+// Dropout on the host: factors 0 or 1/(1-p) that come from the counter-based generator whenever they are needed.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "lowrank/core/device.hpp"
+#include "lowrank/core/parallel.hpp"
+#include "lowrank/core/random.hpp"
+#include "lowrank/core/scalar.hpp"
+#include "lowrank/simd/dispatch.hpp"
+#include "lowrank/simd/memory.hpp"
+#include "lowrank/simd/vec.hpp"
+
+namespace lowrank {
+
+/// Which words of the generator keep an element, and what a kept one is multiplied by.
+struct DropoutRule {
+    std::uint64_t seed;
+    std::uint32_t site;
+    double p;
+
+    /// Whether an element with this random word is kept: its uniform number is at least p.
+    bool keeps(std::uint32_t word) const { return word >> 8 >= threshold(); }
+    /// The least upper 24 bits of a word that are kept; p · 2^24 is exact.
+    std::uint32_t threshold() const { return static_cast<std::uint32_t>(std::ceil(p * 0x1p24)); }
+    double factor() const { return 1.0 / (1.0 - p); }
+};
+
+/// The random word that decides about element `e` of a tensor in row-major order. Groups of 64 elements share 16 blocks
+/// of the generator so that any vector of up to 16 lanes takes one word of as many blocks.
+constexpr std::uint32_t dropout_word(std::uint64_t seed, std::uint32_t site, std::uint64_t e) {
+    return random_block(seed, site, e / 64 * 16 + e % 16)[e / 16 % 4];
+}
+
+namespace detail {
+
+/// The generator on as many counters as a register has 64-bit lanes. In every lane the upper half stays zero.
+template <int Lanes>
+struct PhiloxLanes {
+    using Words = typename simd::Vec<double, Lanes>::naturals;
+    Words word[4];
+
+    LOWRANK_INLINE PhiloxLanes(std::uint64_t seed, std::uint32_t stream, const std::uint64_t* counters,
+                               std::uint64_t offset) {
+        Words counter;
+        __builtin_memcpy(&counter, counters, sizeof counter);
+        counter += offset;
+        const Words zero = counter ^ counter;
+        Words c0 = counter & low, c1 = counter >> 32, c2 = zero + stream, c3 = zero;
+        std::uint64_t k0 = seed & low, k1 = seed >> 32;
+        for (int round = 0; round < 10; ++round) {
+            const Words a = c0 * std::uint64_t(0xD2511F53u), b = c2 * std::uint64_t(0xCD9E8D57u);
+            c0 = (b >> 32) ^ c1 ^ k0;
+            c1 = b & low;
+            c2 = (a >> 32) ^ c3 ^ k1;
+            c3 = a & low;
+            k0 = (k0 + 0x9E3779B9u) & low;
+            k1 = (k1 + 0xBB67AE85u) & low;
+        }
+        word[0] = c0;
+        word[1] = c1;
+        word[2] = c2;
+        word[3] = c3;
+    }
+
+  private:
+    static constexpr std::uint64_t low = 0xffffffffu;
+};
+
+/// Fills out[(4·step + w) · word_stride + lane] with the factor for word w of block counters[lane] + first +
+/// step · increment. `lanes` is a multiple of 8.
+struct DropoutFactors {
+    template <int Width, class S>
+    [[gnu::always_inline]] static inline void run(const DropoutRule& rule, const std::uint64_t* counters, int lanes,
+                                                  std::uint64_t first, std::uint64_t increment, int steps, S* out,
+                                                  std::int64_t word_stride) {
+        constexpr int count = Width / 2;
+        using Lanes = PhiloxLanes<count>;
+        typedef typename simd::Vec<S, count>::natural Bits;
+        typedef typename simd::Vec<S, count>::naturals Out;
+        const std::uint64_t threshold = rule.threshold();
+        const std::uint64_t factor = std::bit_cast<Bits>(static_cast<S>(rule.factor()));
+        for (int step = 0; step < steps; ++step) {
+            for (int lane = 0; lane < lanes; lane += count) {
+                const Lanes random(rule.seed, rule.site, counters + lane, first + std::uint64_t(step) * increment);
+#pragma GCC unroll 4
+                for (int w = 0; w < 4; ++w) {
+                    const auto kept = (typename Lanes::Words)((random.word[w] >> 8) >= threshold) & factor;
+                    const Out bits = __builtin_convertvector(kept, Out);
+                    __builtin_memcpy(out + (4 * step + w) * word_stride + lane, &bits, sizeof bits);
+                }
+            }
+        }
+    }
+};
+
+/// y = x · factor for the elements begin … end-1; begin is a multiple of 64.
+struct DropoutRun {
+    template <int Width, class T>
+    [[gnu::always_inline]] static inline void run(const DropoutRule& rule, const T* x, T* y, std::int64_t begin,
+                                                  std::int64_t end) {
+        using S = compute_t<T>;
+        using V = simd::Vec<S, Width * 4 / sizeof(S)>;
+        constexpr int groups = 8;
+        alignas(64) S factors[groups * 64];
+        alignas(64) std::uint64_t counters[16];
+        for (std::uint64_t i = 0; i < 16; ++i) {
+            counters[i] = i;
+        }
+        for (std::int64_t base = begin; base < end; base += groups * 64) {
+            const std::int64_t count = std::min<std::int64_t>(groups * 64, end - base);
+            DropoutFactors::run<Width>(rule, counters, 16, std::uint64_t(base / 64) * 16, 16,
+                                       static_cast<int>((count + 63) / 64), factors, 16);
+            std::int64_t i = 0;
+            for (; i + V::size <= count; i += V::size) {
+                simd::store(simd::load<V>(x + base + i) * simd::load<V>(factors + i), y + base + i);
+            }
+            for (; i < count; ++i) {
+                y[base + i] = static_cast<T>(static_cast<S>(x[base + i]) * factors[i]);
+            }
+        }
+    }
+};
+
+} // namespace detail
+
+/// y = x · factor, elementwise over n elements; `seed` points to the seed. x and y may be the same.
+template <class T>
+void dropout_elements(Cpu, std::int64_t n, const T* x, const std::int64_t* seed, std::uint32_t site, double p, T* y) {
+    const DropoutRule rule{static_cast<std::uint64_t>(*seed), site, p};
+    parallel_chunks(n, 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+        simd::run_for_isa<detail::DropoutRun>(rule, x, y, begin, end);
+    });
+}
+
+} // namespace lowrank

@@ -1,0 +1,46 @@
+// Reading blocks of a product's factors on the host, whatever they are: this is where packing converts and decodes.
+#pragma once
+
+#include <cstdint>
+
+#include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/tensor/matmul_problem.hpp"
+
+namespace lowrank::detail {
+
+/// Writes the block of `rows` × `columns` from (row, column) to target[r · stride + c], converted.
+/// Follows the source's order of memory, so that each of its lines is read once.
+template <class S, class C>
+void read_block(const MatrixView<S>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
+                std::int64_t columns, C* target, std::int64_t stride) {
+    const S* source = from.data + row * from.row_stride + column * from.column_stride;
+    if (from.column_stride == 1) {
+        for (std::int64_t r = 0; r < rows; ++r) {
+            for (std::int64_t c = 0; c < columns; ++c) {
+                target[r * stride + c] = convert<C>(source[r * from.row_stride + c]);
+            }
+        }
+    } else {
+        for (std::int64_t c = 0; c < columns; ++c) {
+            for (std::int64_t r = 0; r < rows; ++r) {
+                target[r * stride + c] = convert<C>(source[r * from.row_stride + c * from.column_stride]);
+            }
+        }
+    }
+}
+
+template <class T, class C>
+void read_block(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
+                std::int64_t columns, C* target, std::int64_t stride) {
+    if (from.weight != nullptr && from.transposed) {
+        from.weight->read({row, rows, column, columns, stride, 1}, target);
+    } else if (from.weight != nullptr) {
+        from.weight->read({column, columns, row, rows, 1, stride}, target);
+    } else if (from.values.data != nullptr) {
+        read_block(from.values, row, rows, column, columns, target, stride);
+    } else {
+        read_block(from.parameters, row, rows, column, columns, target, stride);
+    }
+}
+
+} // namespace lowrank::detail

@@ -1,0 +1,131 @@
+// The optimizer's kernels on the host: a step of AdamW, and the sum of squares that a gradient's norm is made of.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "lowrank/backend/cpu/strided_loop.hpp"
+#include "lowrank/core/device.hpp"
+#include "lowrank/core/parallel.hpp"
+#include "lowrank/simd/dispatch.hpp"
+#include "lowrank/simd/vec.hpp"
+
+namespace lowrank {
+
+/// What one step of AdamW reads from device memory, since it changes from step to step: the order of `scalars`.
+enum AdamwScalar : int {
+    adamw_clip,       ///< factor of the gradient
+    adamw_decay,      ///< learning rate · weight decay
+    adamw_step_size,  ///< learning rate / (1 - beta1^t)
+    adamw_correction, ///< sqrt(1 - beta2^t)
+    adamw_scalar_count
+};
+
+namespace detail {
+
+/// Constants of AdamW as its formula uses them. 1 - beta is taken in double, as torch does.
+template <class A>
+struct AdamwConstants {
+    A weight1, rest1, beta2, weight2, epsilon;
+    bool from_gradient; // torch.lerp starts from the nearer end
+};
+
+struct AdamwKernel {
+    template <int Width, class A>
+    [[gnu::always_inline]] static inline void run(std::int64_t n, A* parameter, A* m, A* v, const A* gradient,
+                                                  const A* scalars, const AdamwConstants<A>& constants) {
+        constexpr int lanes = static_cast<int>(Width * sizeof(float) / sizeof(A));
+        std::int64_t i = 0;
+        for (; i + lanes <= n; i += lanes) {
+            update<lanes>(parameter + i, m + i, v + i, gradient + i, scalars, constants);
+        }
+        for (; i < n; ++i) {
+            update<1>(parameter + i, m + i, v + i, gradient + i, scalars, constants);
+        }
+    }
+
+  private:
+    template <int N, class A>
+    [[gnu::always_inline]] static inline simd::Vec<A, N> load(const A* from) {
+        simd::Vec<A, N> out;
+        std::memcpy(&out, from, sizeof out);
+        return out;
+    }
+
+    template <int N, class A>
+    [[gnu::always_inline]] static inline void update(A* parameter, A* m, A* v, const A* gradient, const A* scalars,
+                                                     const AdamwConstants<A>& c) {
+        using V = simd::Vec<A, N>;
+        const V g = load<N>(gradient) * V(scalars[adamw_clip]);
+        const V old_m = load<N>(m);
+        const V new_m = c.from_gradient ? fma(V(-c.rest1), g - old_m, g) : fma(V(c.weight1), g - old_m, old_m);
+        const V new_v = fma(V(c.weight2) * g, g, load<N>(v) * V(c.beta2));
+        const V denominator = simd::sqrt(new_v) / V(scalars[adamw_correction]) + V(c.epsilon);
+        const V p = load<N>(parameter);
+        // The two small changes are added first, so that the parameter is rounded once: torch rounds it twice, and the
+        // factor 1 - learning rate · weight decay besides, which in fp32 costs it several times this error.
+        const V change = fma(V(scalars[adamw_decay]), p, V(scalars[adamw_step_size]) * new_m / denominator);
+        const V new_p = p - change;
+        std::memcpy(m, &new_m, sizeof new_m);
+        std::memcpy(v, &new_v, sizeof new_v);
+        std::memcpy(parameter, &new_p, sizeof new_p);
+    }
+};
+
+struct SquaredSumKernel {
+    /// The lanes are eight on every instruction set, and so the order of the sum.
+    template <int, class A>
+    [[gnu::always_inline]] static inline double run(std::int64_t n, const A* x) {
+        constexpr int lanes = 8;
+        using V = simd::Vec<double, lanes>;
+        V sums[2] = {V(0.0), V(0.0)};
+        std::int64_t i = 0;
+        for (; i + 2 * lanes <= n; i += 2 * lanes) {
+            for (int k = 0; k < 2; ++k) {
+                simd::Vec<A, lanes> values;
+                std::memcpy(&values, x + i + k * lanes, sizeof values);
+                const V wide(typename V::Raw{__builtin_convertvector(values.v, typename V::type)});
+                sums[k] = fma(wide, wide, sums[k]);
+            }
+        }
+        double sum = reduce_add(sums[0] + sums[1]);
+        for (; i < n; ++i) {
+            sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+        }
+        return sum;
+    }
+};
+
+} // namespace detail
+
+/// One step of AdamW on n elements, equal to torch.optim.AdamW's: the gradient times `scalars[adamw_clip]` moves the
+/// moments m and v, and with them the parameter. `scalars` are in device memory (AdamwScalar).
+template <class A>
+void adamw_step(Cpu, std::int64_t n, A* parameter, A* m, A* v, const A* gradient, const A* scalars, double beta1,
+                double beta2, double epsilon) {
+    const detail::AdamwConstants<A> constants{static_cast<A>(1 - beta1), static_cast<A>(beta1),   static_cast<A>(beta2),
+                                              static_cast<A>(1 - beta2), static_cast<A>(epsilon), beta1 <= 0.5};
+    parallel_chunks(n, elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
+        simd::run_for_isa<detail::AdamwKernel>(end - begin, parameter + begin, m + begin, v + begin, gradient + begin,
+                                               scalars, constants);
+    });
+}
+
+/// Writes the sum of the squares of n elements, in double, to `*sum`, which is in device memory.
+template <class A>
+void squared_sum(Cpu, std::int64_t n, const A* x, double* sum) {
+    std::vector<double> partial(static_cast<std::size_t>((n + elementwise_grain - 1) / elementwise_grain));
+    parallel_chunks(n, elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
+        partial[static_cast<std::size_t>(begin / elementwise_grain)] =
+            simd::run_for_isa<detail::SquaredSumKernel>(end - begin, x + begin);
+    });
+    *sum = 0;
+    for (double value : partial) {
+        *sum += value;
+    }
+}
+
+} // namespace lowrank

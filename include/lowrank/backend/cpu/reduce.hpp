@@ -1,0 +1,137 @@
+// Sums of strided tensors over some of their dimensions on the host, in double and in an order fixed by the shape.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "lowrank/backend/cpu/arithmetic.hpp"
+
+namespace lowrank {
+
+namespace detail {
+
+/// A list of dimensions with their strides in the source, neighbours merged where the layout allows.
+struct Axes {
+    Shape extents;
+    Strides strides;
+
+    void push(std::int64_t extent, std::int64_t stride) {
+        const int last = extents.rank() - 1;
+        if (extent == 1) {
+            return;
+        }
+        if (last >= 0 && strides[last] == extent * stride) {
+            extents[last] *= extent;
+            strides[last] = stride;
+        } else {
+            extents.push_back(extent);
+            strides.push_back(stride);
+        }
+    }
+
+    /// The offset in the source of the element number `index` in row-major order.
+    std::int64_t offset(std::int64_t index) const {
+        std::int64_t sum = 0;
+        for (int i = extents.rank() - 1; i >= 0; --i) {
+            sum += index % extents[i] * strides[i];
+            index /= extents[i];
+        }
+        return sum;
+    }
+
+    /// The extent and stride of the last dimension.
+    std::int64_t run() const { return extents.rank() == 0 ? 1 : extents[extents.rank() - 1]; }
+    std::int64_t step() const { return extents.rank() == 0 ? 1 : strides[strides.rank() - 1]; }
+};
+
+/// The sum of n elements `step` apart, in eight interleaved partial sums.
+template <class T>
+double sum_run(const T* x, std::int64_t step, std::int64_t n) {
+    double partial[8] = {};
+    std::int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        for (int k = 0; k < 8; ++k) {
+            partial[k] += static_cast<double>(static_cast<compute_t<T>>(x[(i + k) * step]));
+        }
+    }
+    for (int k = 0; i < n; ++i, ++k) {
+        partial[k] += static_cast<double>(static_cast<compute_t<T>>(x[i * step]));
+    }
+    return ((partial[0] + partial[4]) + (partial[2] + partial[6])) +
+           ((partial[1] + partial[5]) + (partial[3] + partial[7]));
+}
+
+/// Adds to out[0 … count) the sums of x over the elements begin … end-1 of `reduced`, for the elements of `kept` from
+/// `first` on, which lie in one run.
+template <class T>
+void sum_block(const T* x, const Axes& kept, std::int64_t first, std::int64_t count, const Axes& reduced,
+               std::int64_t begin, std::int64_t end, double* out) {
+    const std::int64_t run = reduced.run(), step = reduced.step(), kept_step = kept.step();
+    const T* base = x + kept.offset(first);
+    while (begin < end) {
+        const std::int64_t n = std::min(end - begin, run - begin % run);
+        const T* from = base + reduced.offset(begin);
+        if (count == 1 || (step == 1 && run >= 8)) {
+            for (std::int64_t k = 0; k < count; ++k) {
+                out[k] += sum_run(from + k * kept_step, step, n);
+            }
+        } else {
+            for (std::int64_t r = 0; r < n; ++r) {
+                for (std::int64_t k = 0; k < count; ++k) {
+                    out[k] += static_cast<double>(static_cast<compute_t<T>>(from[r * step + k * kept_step]));
+                }
+            }
+        }
+        begin += n;
+    }
+}
+
+} // namespace detail
+
+/// Sums x of this shape and these strides over the dimensions in which `target` (of the same rank) is 1 and `shape` is
+/// not, and writes scale · sum to row-major memory of the shape `target`.
+template <class T, class U>
+void sum_to_shape(Cpu, const Shape& shape, const T* x, const Strides& strides, const Shape& target, U* out,
+                  double scale) {
+    constexpr std::int64_t most_kept = 512; // elements of the result that one task holds
+    constexpr std::int64_t most_terms = 65536;
+    detail::Axes kept, reduced;
+    for (int i = 0; i < shape.rank(); ++i) {
+        (target[i] == shape[i] ? kept : reduced).push(shape[i], strides[i]);
+    }
+    const std::int64_t outputs = numel(target), terms = numel(reduced.extents);
+    if (outputs == 0) {
+        return;
+    }
+    // Blocks of the result never leave its innermost run; long sums are cut where few results would keep threads idle.
+    const std::int64_t run = kept.run(), blocks_in_run = (run + most_kept - 1) / most_kept;
+    const std::int64_t blocks = outputs / run * blocks_in_run;
+    const std::int64_t per_piece = std::max<std::int64_t>(1, most_terms / std::min(run, most_kept));
+    const std::int64_t pieces = blocks >= 64 ? 1 : std::max<std::int64_t>(1, (terms + per_piece - 1) / per_piece);
+    const std::int64_t piece = (terms + pieces - 1) / pieces;
+    std::vector<double> partial(static_cast<std::size_t>(pieces * outputs), 0.0);
+    double* sums = partial.data();
+    const std::int64_t grain =
+        std::max<std::int64_t>(1, elementwise_grain / std::max<std::int64_t>(1, piece * std::min(run, most_kept)));
+    parallel_chunks(pieces * blocks, grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t task = begin; task < end; ++task) {
+            const std::int64_t p = task / blocks, block = task % blocks;
+            const std::int64_t within = block % blocks_in_run * most_kept;
+            const std::int64_t first = block / blocks_in_run * run + within;
+            detail::sum_block(x, kept, first, std::min(most_kept, run - within), reduced, p * piece,
+                              std::min(terms, (p + 1) * piece), sums + p * outputs + first);
+        }
+    });
+    parallel_chunks(outputs, elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+            double sum = sums[i];
+            for (std::int64_t p = 1; p < pieces; ++p) {
+                sum += sums[p * outputs + i];
+            }
+            out[i] = convert<U>(static_cast<compute_t<U>>(scale * sum));
+        }
+    });
+}
+
+} // namespace lowrank

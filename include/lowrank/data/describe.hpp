@@ -1,0 +1,75 @@
+// Shows one row with its mask made visible, for the start of a run.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lowrank/core/error.hpp"
+#include "lowrank/data/example.hpp"
+
+namespace lowrank {
+
+namespace detail {
+
+/// Text of unknown origin, made safe for a terminal: control characters but line breaks and tabs as \xNN.
+inline std::string printable(std::string_view text) {
+    constexpr char digits[] = "0123456789abcdef";
+    std::string out;
+    for (const char c : text) {
+        const auto value = static_cast<unsigned char>(c);
+        if ((value < 0x20 && c != '\n' && c != '\t') || value == 0x7f) {
+            out += {'\\', 'x', digits[value >> 4], digits[value & 15]};
+        } else {
+            out += c;
+        }
+    }
+    return out;
+}
+
+} // namespace detail
+
+/// One row of `data` for a human reader: where it came from, how many of its tokens are supervised, and its text in
+/// runs, each headed by whether the model learns to write it. `decode` turns ids into text; without it the ids are
+/// shown. Control characters are escaped. Throws ShapeError when there is no such row.
+inline std::string describe_sample(const Dataset& data, std::size_t row,
+                                   const std::function<std::string(std::span<const std::int32_t>)>& decode = {}) {
+    if (row >= data.size()) {
+        throw ShapeError(concat("describe_sample: found row ", row, ", expected fewer than ", data.size()));
+    }
+    const Example& example = data.examples[row];
+    const std::span<const std::int32_t> ids(example.input_ids);
+    std::string out =
+        concat(data.where(row), ": ", ids.size(), " tokens, ", supervised_tokens(example), " supervised\n");
+    std::size_t different = 0;
+    for (std::size_t begin = 0; begin < ids.size();) {
+        const bool masked = example.labels[begin] == ignored_label;
+        std::size_t end = begin;
+        for (; end < ids.size() && (example.labels[end] == ignored_label) == masked; ++end) {
+            different += !masked && example.labels[end] != ids[end];
+        }
+        out += concat(masked ? "--- masked, " : "--- supervised, ", end - begin,
+                      end - begin == 1 ? " token:\n" : " tokens:\n");
+        const auto run = ids.subspan(begin, end - begin);
+        if (decode) {
+            out += detail::printable(decode(run));
+        } else {
+            for (const std::int32_t id : run) {
+                out += concat(id, ' ');
+            }
+        }
+        if (out.back() != '\n') {
+            out += '\n';
+        }
+        begin = end;
+    }
+    if (different > 0) {
+        out += concat("--- ", different, " labels differ from their input_ids\n");
+    }
+    return out;
+}
+
+} // namespace lowrank

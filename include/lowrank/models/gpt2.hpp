@@ -1,0 +1,172 @@
+// GPT-2: token and position embeddings, blocks, a final norm and a head that may be tied to the embedding.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lowrank/autograd/checkpoint.hpp"
+#include "lowrank/models/gpt2_block.hpp"
+#include "lowrank/nn/embedding.hpp"
+#include "lowrank/ops/lm_head.hpp"
+
+namespace lowrank {
+
+/// The caches of all layers.
+template <class T, DeviceTag D>
+using KeyValueCaches = std::vector<KeyValueCache<T, D>>;
+
+/// What Transformers calls GPT2Model: everything below the head.
+template <class T, DeviceTag D>
+struct Gpt2Transformer {
+    Embedding<T, D> wte, wpe;
+    std::vector<Gpt2Block<T, D>> h;
+    LayerNorm<T, D> ln_f;
+
+    template <class Visit>
+    void fields(Visit&& visit) {
+        visit("wte", wte);
+        visit("wpe", wpe);
+        visit("h", h);
+        visit("ln_f", ln_f);
+    }
+};
+
+/// GPT-2 with its language-model head (GPT2LMHeadModel). Paths of its fields are the keys of a checkpoint.
+template <class T, DeviceTag D = Cpu>
+struct Gpt2 {
+    Gpt2Config config;
+    Gpt2Transformer<T, D> transformer;
+    Linear<T, D> lm_head; ///< without a weight when the head is tied to transformer.wte
+
+    /// The structure of a model, without weights.
+    explicit Gpt2(const Gpt2Config& settings) : config(settings) {
+        transformer.h.resize(static_cast<std::size_t>(config.n_layer));
+        transformer.ln_f.epsilon = config.layer_norm_epsilon;
+        for (std::size_t i = 0; i < transformer.h.size(); ++i) {
+            Gpt2Block<T, D>& block = transformer.h[i];
+            const std::string path = "transformer.h." + std::to_string(i);
+            block.ln_1.epsilon = block.ln_2.epsilon = config.layer_norm_epsilon;
+            block.attn.heads = config.n_head;
+            block.attn.scale = config.scale_attn_weights
+                                   ? 1 / std::sqrt(static_cast<double>(config.n_embd / config.n_head))
+                                   : 1;
+            if (config.scale_attn_by_inverse_layer_idx) {
+                block.attn.scale /= static_cast<double>(i + 1);
+            }
+            block.attn.attn_site = dropout_site(path + ".attn.attn_dropout");
+            block.attn.resid_site = dropout_site(path + ".attn.resid_dropout");
+            block.mlp.activation = config.activation_function;
+            block.mlp.resid_site = dropout_site(path + ".mlp.dropout");
+        }
+        set_base_dropout(config.embd_pdrop, config.attn_pdrop, config.resid_pdrop);
+    }
+
+    template <class Visit>
+    void fields(Visit&& visit) {
+        visit("transformer", transformer);
+        if (!config.tie_word_embeddings) {
+            visit("lm_head", lm_head);
+        }
+    }
+
+    /// The layers that LoRA adapts unless told otherwise (PEFT's default for gpt2).
+    static std::vector<std::string> default_target_modules() { return {"c_attn"}; }
+    /// Whether a path is the output head, which "all-linear" leaves out.
+    static bool is_head(const std::string& path) { return path == "lm_head"; }
+
+    /// Sets the dropout of the base model in training; zeros turn it off.
+    void set_base_dropout(double embd, double attn, double resid) {
+        embd_pdrop_ = embd;
+        for (Gpt2Block<T, D>& block : transformer.h) {
+            block.attn.attn_pdrop = attn;
+            block.attn.resid_pdrop = block.mlp.resid_pdrop = resid;
+        }
+    }
+
+    /// Keep only the blocks' inputs in training, and compute the blocks again in backward.
+    bool gradient_checkpointing = false;
+
+    /// The matrix of the head, [vocab_size, n_embd].
+    const WeightSlot<compute_t<T>, D>& head() const {
+        return config.tie_word_embeddings ? transformer.wte.weight : lm_head.weight;
+    }
+
+    /// New caches for `batch` rows of at most `capacity` tokens.
+    KeyValueCaches<T, D> make_caches(std::int64_t batch, std::int64_t capacity) const {
+        return KeyValueCaches<T, D>(transformer.h.size(), KeyValueCache<T, D>(batch, capacity, config.n_head,
+                                                                              config.n_embd / config.n_head));
+    }
+
+    /// The final hidden states [batch, length, n_embd] for `ids` [batch, length]. With caches, the ids follow the tokens
+    /// that they hold. Throws ShapeError for a row longer than n_positions and for an id outside the vocabulary.
+    Tensor<T, D> hidden(const Tensor<std::int32_t, D>& ids, const ForwardContext<D>& context = {},
+                        KeyValueCaches<T, D>* caches = nullptr) const {
+        if (ids.rank() != 2) {
+            throw ShapeError(concat("gpt2: expected ids [batch, length], found ", ids.shape()));
+        }
+        const std::int64_t past = caches && !caches->empty() ? caches->front().length() : 0;
+        const Tensor<std::int32_t, D> positions = position_ids(ids.shape(), past, context);
+        Tensor<T, D> x = transformer.wte.forward(ids) + transformer.wpe.forward(positions);
+        if (context.training && embd_pdrop_ > 0) {
+            x = dropout(x, embd_pdrop_, context.seed, dropout_site("transformer.drop"));
+        }
+        for (std::size_t i = 0; i < transformer.h.size(); ++i) {
+            const Gpt2Block<T, D>& block = transformer.h[i];
+            if (gradient_checkpointing && context.training) {
+                x = checkpoint([&block, context](const Tensor<T, D>& input) { return block.forward(input, context, nullptr); },
+                               x);
+            } else {
+                x = block.forward(x, context, caches ? &(*caches)[i] : nullptr);
+            }
+        }
+        return transformer.ln_f.forward(x);
+    }
+
+    /// Logits [.., vocab_size] of hidden states [.., n_embd].
+    Tensor<T, D> logits(const Tensor<T, D>& hidden_states) const { return linear(hidden_states, head()); }
+
+    /// The sum of the negative log-likelihoods of the labels, aligned with the ids and shifted here: position i is
+    /// judged by label i + 1. Labels [batch, length]; -100 is ignored. Divide by the number of supervised tokens.
+    Tensor<compute_t<T>, D> loss(const Tensor<std::int32_t, D>& ids, const Tensor<std::int32_t, D>& labels,
+                                 const ForwardContext<D>& context = {}) const {
+        if (labels.shape() != ids.shape()) {
+            throw ShapeError(concat("gpt2: labels ", labels.shape(), " for ids ", ids.shape()));
+        }
+        const Tensor<T, D> states = hidden(ids, context);
+        std::vector<std::int32_t> shifted = labels.to_vector();
+        const std::int64_t length = ids.size(1);
+        for (std::size_t i = 0; i < shifted.size(); ++i) {
+            const bool last = static_cast<std::int64_t>(i) % length == length - 1;
+            shifted[i] = last ? ignored_label : shifted[i + 1];
+        }
+        return lm_head_loss(reshape(states, {ids.numel(), config.n_embd}), head(),
+                            Tensor<std::int32_t, D>::from(shifted, {ids.numel()}));
+    }
+
+  private:
+    /// Positions count from the start of the row, or of each token's document.
+    Tensor<std::int32_t, D> position_ids(const Shape& shape, std::int64_t past, const ForwardContext<D>& context) const {
+        const std::int64_t length = shape[1];
+        if (past + length > config.n_positions) {
+            throw ShapeError(concat("gpt2: a row of ", past + length, " tokens, expected at most n_positions = ",
+                                    config.n_positions));
+        }
+        std::vector<std::int32_t> starts;
+        if (context.document_start.defined()) {
+            starts = context.document_start.to_vector();
+        }
+        std::vector<std::int32_t> positions(static_cast<std::size_t>(shape[0] * length));
+        for (std::size_t i = 0; i < positions.size(); ++i) {
+            positions[i] = static_cast<std::int32_t>(past + static_cast<std::int64_t>(i) % length);
+            if (!starts.empty()) {
+                positions[i] -= starts[i];
+            }
+        }
+        return Tensor<std::int32_t, D>::from(positions, shape);
+    }
+
+    double embd_pdrop_ = 0;
+};
+
+} // namespace lowrank

@@ -1,0 +1,24 @@
+// LayerNorm: each row gets mean 0 and variance 1, then a gain and a shift.
+#pragma once
+
+#include "lowrank/nn/module.hpp"
+#include "lowrank/ops/layer_norm.hpp"
+
+namespace lowrank {
+
+/// torch's LayerNorm over the last dimension, with weight and bias [width].
+template <class T, DeviceTag D>
+struct LayerNorm {
+    Tensor<compute_t<T>, D> weight, bias;
+    double epsilon = 1e-5;
+
+    template <class Visit>
+    void fields(Visit&& visit) {
+        visit("weight", weight);
+        visit("bias", bias);
+    }
+
+    Tensor<T, D> forward(const Tensor<T, D>& x) const { return layer_norm(x, weight, bias, epsilon); }
+};
+
+} // namespace lowrank

@@ -1,0 +1,62 @@
+// Linear: a matrix, a bias, and the hook that an adapter fills.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "lowrank/nn/context.hpp"
+#include "lowrank/nn/module.hpp"
+#include "lowrank/ops/linear.hpp"
+
+namespace lowrank {
+
+template <class T, DeviceTag D>
+struct Linear;
+
+/// What an adapter of a linear layer does. It sees the layer, whose weight may be dense or quantized, trained or not,
+/// and receives the layer's epilogue, so that an adapted layer stays one fused operation.
+template <class T, DeviceTag D>
+class LinearAdapter {
+  public:
+    using C = compute_t<T>;
+    virtual ~LinearAdapter() = default;
+
+    /// The adapted layer's result for x [..., in]. `epilogue` already holds the layer's bias.
+    virtual Tensor<T, D> forward(const Linear<T, D>& layer, const Tensor<T, D>& x, const Epilogue<T, D>& epilogue,
+                                 const ForwardContext<D>& context) const = 0;
+
+    /// W' such that the layer with W' alone computes what the adapted layer computes (without dropout): a new matrix in
+    /// the layer's stored orientation.
+    virtual Tensor<C, D> merged(const Linear<T, D>& layer) const = 0;
+
+    /// The bias that goes with it: the layer's own, unless the adapter has a part in it.
+    virtual Tensor<C, D> merged_bias(const Linear<T, D>& layer) const { return layer.bias; }
+
+    /// Calls `visit(name, tensor)` for every trainable tensor, under its name in PEFT's files ("lora_A.weight").
+    virtual void parameters(const std::function<void(const std::string&, Tensor<C, D>&)>& visit) = 0;
+};
+
+/// y = x·Wᵀ + bias, adapted where an adapter is attached. `weight` in either orientation (Conv1D or torch's Linear).
+template <class T, DeviceTag D>
+struct Linear {
+    WeightSlot<compute_t<T>, D> weight;
+    Tensor<compute_t<T>, D> bias; ///< [out], or undefined
+    std::shared_ptr<LinearAdapter<T, D>> adapter;
+
+    template <class Visit>
+    void fields(Visit&& visit) {
+        visit("weight", weight);
+        visit("bias", bias);
+    }
+
+    /// The result for x [..., in], with what `epilogue` adds after the bias.
+    Tensor<T, D> forward(const Tensor<T, D>& x, const ForwardContext<D>& context, Epilogue<T, D> epilogue = {}) const {
+        epilogue.bias = bias;
+        return adapter ? adapter->forward(*this, x, epilogue, context) : linear(x, weight, epilogue);
+    }
+};
+
+} // namespace lowrank

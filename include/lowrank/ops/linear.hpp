@@ -1,0 +1,214 @@
+// The fused linear operation: y = activation((x·Wᵀ + Σ scale·t·Bᵀ) ⊙ column_scale + bias) + residual.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lowrank/autograd/record.hpp"
+#include "lowrank/backend/cpu/columns.hpp"
+#include "lowrank/backend/cpu/elementwise.hpp"
+#include "lowrank/backend/cpu/matmul.hpp"
+#include "lowrank/math/apply.hpp"
+#include "lowrank/math/unary.hpp"
+#include "lowrank/ops/views.hpp"
+
+namespace lowrank {
+
+/// What a linear does to its product before it stores it. Undefined tensors leave a part out.
+template <class T, DeviceTag D>
+struct Epilogue {
+    Tensor<compute_t<T>, D> bias;         ///< [out]
+    Tensor<compute_t<T>, D> column_scale; ///< [out]; DoRA's magnitude over norm
+    Activation activation = Activation::none;
+    Tensor<T, D> residual; ///< of the result's shape, added last
+};
+
+/// A low-rank part of a linear: scale·t·Bᵀ is added to x·Wᵀ. For LoRA t = dropout(x)·Aᵀ.
+template <class T, DeviceTag D>
+struct LowRankTerm {
+    Tensor<T, D> t;            ///< [..., r], rows as those of x
+    Tensor<compute_t<T>, D> b; ///< [out, r]
+    double scale = 1;
+};
+
+namespace detail {
+
+template <class T, DeviceTag D>
+void check_linear(const Tensor<T, D>& x, const WeightSlot<compute_t<T>, D>& weight, const Epilogue<T, D>& epilogue,
+                  const std::vector<LowRankTerm<T, D>>& terms, const Shape& result) {
+    if (x.rank() < 1 || x.size(-1) != weight.in()) {
+        throw ShapeError(concat("linear: the input's last dimension is not the weight's: input ", x.shape(),
+                                ", weight [out, in] = [", weight.out(), ", ", weight.in(), "]"));
+    }
+    const auto check_columns = [&](const auto& columns, const char* what) {
+        if (columns.defined() && columns.shape() != Shape{weight.out()}) {
+            throw ShapeError(
+                concat("linear: ", what, ": found shape ", columns.shape(), ", expected [", weight.out(), "]"));
+        }
+    };
+    check_columns(epilogue.bias, "bias");
+    check_columns(epilogue.column_scale, "column scale");
+    if (epilogue.residual.defined() && epilogue.residual.shape() != result) {
+        throw ShapeError(concat("linear: residual: found shape ", epilogue.residual.shape(), ", expected ", result));
+    }
+    for (const LowRankTerm<T, D>& term : terms) {
+        if (term.b.rank() != 2 || term.b.size(0) != weight.out() || term.t.rank() < 1 ||
+            term.t.size(-1) != term.b.size(1) || term.t.numel() * weight.in() != x.numel() * term.b.size(1)) {
+            throw ShapeError(concat("linear: low-rank term: t ", term.t.shape(), " and B ", term.b.shape(),
+                                    " do not fit input ", x.shape(), " and ", weight.out(), " outputs"));
+        }
+    }
+}
+
+/// The gradient of an activation: dy ⊙ f'(z).
+template <class T, DeviceTag D>
+Tensor<T, D> through_activation(Activation activation, const Tensor<T, D>& z, const Tensor<T, D>& dy) {
+    const auto gradient = [&]<class Op>(const Op& op) {
+        Tensor<T, D> dz = Tensor<T, D>::empty(z.shape());
+        elementwise(D{}, math::Gradient<Op>{op}, z.shape(), dz.mutable_data(), dy.data(), dy.strides(), z.data(),
+                    z.strides());
+        return dz;
+    };
+    switch (activation) {
+    case Activation::none: break;
+    case Activation::relu: return gradient(math::Relu{}); // reads its result's sign, which is z's
+    case Activation::gelu_tanh: return gradient(math::GeluTanh{});
+    case Activation::gelu_erf: return gradient(math::GeluErf{});
+    }
+    return dy;
+}
+
+/// Σ of segments, without an epilogue, as a new tensor of the given shape ([m, n] when flattened).
+template <class Out, class T, DeviceTag D>
+Tensor<Out, D> product(std::int64_t m, std::int64_t n, const std::vector<MatmulSegment<T, D>>& segments,
+                       const Shape& shape) {
+    Tensor<Out, D> out = Tensor<Out, D>::empty(shape);
+    matmul(D{}, m, n, std::span<const MatmulSegment<T, D>>(segments), out.mutable_data(), MatmulEpilogue<T, Out>{});
+    return out;
+}
+
+} // namespace detail
+
+/// y [..., out] for x [..., in]. A frozen weight gets no gradient and nothing is saved for it: forward and backward
+/// cost 4·tokens·out·in operations, not 6. The low-rank factors are further rows of the inner dimension of one product.
+/// Hu et al., "LoRA", 2021, equation 3. Throws ShapeError where shapes do not fit.
+template <class T, DeviceTag D>
+Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>& weight,
+                    const Epilogue<T, D>& epilogue = {}, std::vector<LowRankTerm<T, D>> terms = {}) {
+    using C = compute_t<T>;
+    using Segment = MatmulSegment<T, D>;
+    Shape shape = input.shape();
+    if (shape.rank() > 0) {
+        shape[shape.rank() - 1] = weight.out();
+    }
+    detail::check_linear(input, weight, epilogue, terms, shape);
+    const std::int64_t in = weight.in(), out = weight.out(), rows = in > 0 ? input.numel() / in : numel(shape) / out;
+    const Tensor<T, D> x = contiguous(input);
+    const Tensor<T, D> residual = epilogue.residual.defined() ? contiguous(epilogue.residual) : epilogue.residual;
+
+    const Edge ex = edge(x), er = edge(residual);
+    const Edge eb = edge(epilogue.bias), es = edge(epilogue.column_scale), ew = edge(weight.values());
+    bool product_wanted = ex || ew;
+    std::vector<Segment> segments{{matrix(x.data(), in), MatrixOperand<T, D>(weight, false), in}};
+    for (LowRankTerm<T, D>& term : terms) {
+        term.t = contiguous(term.t);
+        term.b = contiguous(term.b);
+        const std::int64_t r = term.b.size(1);
+        segments.push_back({matrix(term.t.data(), r), MatrixOperand<T, D>(matrix(term.b.data(), r).transposed()), r,
+                            static_cast<C>(term.scale)});
+        product_wanted = product_wanted || edge(term.t) || edge(term.b);
+    }
+    const bool wanted = product_wanted || er || eb || es;
+
+    Tensor<T, D> y = Tensor<T, D>::empty(shape), unscaled, pre_activation;
+    MatmulEpilogue<T> e;
+    e.bias = epilogue.bias.defined() ? epilogue.bias.data() : nullptr;
+    e.column_scale = epilogue.column_scale.defined() ? epilogue.column_scale.data() : nullptr;
+    e.activation = epilogue.activation;
+    e.residual = residual.defined() ? residual.data() : nullptr;
+    if (es) {
+        unscaled = Tensor<T, D>::empty(shape);
+        e.unscaled = unscaled.mutable_data();
+    }
+    if (epilogue.activation != Activation::none && (product_wanted || eb || es)) {
+        pre_activation = Tensor<T, D>::empty(shape);
+        e.pre_activation = pre_activation.mutable_data();
+    }
+    matmul(D{}, rows, out, std::span<const Segment>(segments), y.mutable_data(), e);
+
+    struct Term {
+        Edge<T, D> et;
+        Edge<C, D> eb;
+        Saved<T, D> t;
+        Saved<C, D> b;
+        Shape t_shape;
+        std::int64_t r;
+        C scale;
+    };
+    std::vector<Term> saved_terms;
+    for (const LowRankTerm<T, D>& term : terms) {
+        const Edge et = edge(term.t);
+        const Edge ebt = edge(term.b);
+        saved_terms.push_back({et, ebt, save_if(ebt, term.t), save_if(et, term.b), term.t.shape(), term.b.size(1),
+                               static_cast<C>(term.scale)});
+    }
+    return record(
+        y, wanted,
+        [=, activation = epilogue.activation, sw = save_if(ex, weight.values()), sx = save_if(ew, x),
+         su = save(unscaled), sz = save(pre_activation), sg = save_if(product_wanted, epilogue.column_scale),
+         terms = std::move(saved_terms), x_shape = x.shape()](const Tensor<T, D>& upstream) {
+            const Tensor<T, D> dy = contiguous(upstream);
+            if (er) {
+                er.add(dy);
+            }
+            if (!(product_wanted || eb || es)) {
+                return;
+            }
+            const Tensor<T, D> dz = detail::through_activation(activation, sz.get(), dy);
+            if (eb) {
+                Tensor<C, D> db = Tensor<C, D>::empty({out});
+                sum_rows(D{}, rows, out, dz.data(), db.mutable_data());
+                eb.add(db);
+            }
+            if (es) {
+                Tensor<C, D> ds = Tensor<C, D>::empty({out});
+                dot_rows(D{}, rows, out, dz.data(), su.get().data(), ds.mutable_data());
+                es.add(ds);
+            }
+            if (!product_wanted) {
+                return;
+            }
+            Tensor<T, D> du = dz;
+            if (sg.get().defined()) {
+                du = Tensor<T, D>::empty(dz.shape());
+                scale_columns(D{}, rows, out, dz.data(), sg.get().data(), du.mutable_data());
+            }
+            const MatrixView<T> du_view = matrix(du.data(), out);
+            for (const Term& term : terms) {
+                if (term.eb) { // dB [out, r] = scale · duᵀ·t
+                    const MatrixView<T> t = matrix(term.t.get().data(), term.r);
+                    term.eb.add(detail::product<C, T, D>(out, term.r, {{du_view.transposed(), {t}, rows, term.scale}},
+                                                         {out, term.r}));
+                }
+                if (term.et) { // dt = scale · du·B
+                    const MatrixOperand<T, D> b(matrix(term.b.get().data(), term.r));
+                    term.et.add(detail::product<T, T, D>(rows, term.r, {{du_view, b, out, term.scale}}, term.t_shape));
+                }
+            }
+            if (ew) { // dW in the orientation in which it is stored
+                const MatrixView<T> x_view = matrix(sx.get().data(), in);
+                if (weight.orientation() == Orientation::out_in) {
+                    ew.add(detail::product<C, T, D>(out, in, {{du_view.transposed(), {x_view}, rows}}, {out, in}));
+                } else {
+                    ew.add(detail::product<C, T, D>(in, out, {{x_view.transposed(), {du_view}, rows}}, {in, out}));
+                }
+            }
+            if (ex) { // dx = du·W
+                sw.get();
+                ex.add(
+                    detail::product<T, T, D>(rows, in, {{du_view, MatrixOperand<T, D>(weight, true), out}}, x_shape));
+            }
+        });
+}
+
+} // namespace lowrank

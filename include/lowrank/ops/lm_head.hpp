@@ -1,0 +1,105 @@
+// The language-model head fused with its loss, in chunks of rows: logits of tokens × vocabulary never exist.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "lowrank/autograd/record.hpp"
+#include "lowrank/backend/cpu/columns.hpp"
+#include "lowrank/backend/cpu/cross_entropy.hpp"
+#include "lowrank/backend/cpu/matmul.hpp"
+#include "lowrank/ops/cross_entropy.hpp"
+#include "lowrank/ops/views.hpp"
+
+namespace lowrank {
+
+namespace detail {
+
+/// Rows of logits that are computed together: as many as fill 16 MiB, so that the matrix is reused and memory bounded.
+inline std::int64_t lm_head_rows(std::int64_t vocabulary, std::size_t element) {
+    const std::int64_t rows = (std::int64_t(16) << 20) / std::max<std::int64_t>(1, vocabulary * std::int64_t(element));
+    return std::clamp<std::int64_t>(rows, 16, 512);
+}
+
+} // namespace detail
+
+/// The sum over supervised rows of -log softmax(x·Wᵀ)[label], for x [rows, width], W [vocabulary, width] and labels
+/// [rows], where `ignored_label` leaves a row out: no logits are computed for it. A scalar of compute_t<T>. The
+/// gradients are computed in the same pass, chunk by chunk, and those of a frozen W not at all.
+/// Throws ShapeError for shapes that do not fit and OptionError for a label outside the vocabulary.
+template <class T, DeviceTag D>
+Tensor<compute_t<T>, D> lm_head_loss(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>& weight,
+                                     const Tensor<std::int32_t, D>& labels) {
+    using C = compute_t<T>;
+    if (input.rank() != 2 || input.size(1) != weight.in() || labels.shape() != Shape{input.size(0)}) {
+        throw ShapeError(concat("lm_head_loss: expected x [rows, ", weight.in(), "] and labels [rows], found x ",
+                                input.shape(), ", labels ", labels.shape()));
+    }
+    const std::int64_t width = weight.in(), vocabulary = weight.out();
+    const Tensor<T, D> x = contiguous(input);
+    const std::vector<std::int32_t> host_labels = labels.to_vector();
+    std::vector<std::int32_t> supervised, targets;
+    for (std::size_t i = 0; i < host_labels.size(); ++i) {
+        if (host_labels[i] != ignored_label) {
+            check_label("lm_head_loss", static_cast<std::int64_t>(i), host_labels[i], vocabulary);
+            supervised.push_back(static_cast<std::int32_t>(i));
+            targets.push_back(host_labels[i]);
+        }
+    }
+    const auto count = static_cast<std::int64_t>(supervised.size());
+    const Tensor<std::int32_t, D> index = Tensor<std::int32_t, D>::from(supervised, {count});
+    const Tensor<std::int32_t, D> target = Tensor<std::int32_t, D>::from(targets, {count});
+
+    const Edge ex = edge(x);
+    const Edge ew = edge(weight.values());
+    Tensor<T, D> dx;
+    Tensor<C, D> dw;
+    if (ex) {
+        dx = Tensor<T, D>::zeros(x.shape());
+    }
+    if (ew) {
+        dw = Tensor<C, D>::zeros(weight.stored_shape());
+    }
+    const std::int64_t chunk = std::min(std::max<std::int64_t>(count, 1), detail::lm_head_rows(vocabulary, sizeof(C)));
+    Tensor<C, D> rows = Tensor<C, D>::empty({chunk, width}), drows = Tensor<C, D>::empty({chunk, width});
+    Tensor<C, D> logits = Tensor<C, D>::empty({chunk, vocabulary});
+    Tensor<double, D> losses = Tensor<double, D>::zeros({count});
+    using Segment = MatmulSegment<C, D>;
+    const auto multiply = [](std::int64_t m, std::int64_t n, const Segment& segment, C* out, bool accumulate) {
+        MatmulEpilogue<C> epilogue;
+        epilogue.accumulate = accumulate;
+        matmul(D{}, m, n, std::span(&segment, 1), out, epilogue);
+    };
+    for (std::int64_t begin = 0; begin < count; begin += chunk) {
+        const std::int64_t n = std::min(chunk, count - begin);
+        gather_rows(D{}, n, width, index.data() + begin, x.data(), rows.mutable_data());
+        const MatrixView<C> row_view = matrix(rows.data(), width);
+        multiply(n, vocabulary, {row_view, {weight, false}, width}, logits.mutable_data(), false);
+        // From here on the memory of the logits holds their gradient.
+        cross_entropy_rows(D{}, n, vocabulary, logits.mutable_data(), target.data() + begin,
+                           losses.mutable_data() + begin);
+        const MatrixView<C> dlogits = matrix(logits.data(), vocabulary);
+        if (ex) {
+            multiply(n, width, {dlogits, {weight, true}, vocabulary}, drows.mutable_data(), false);
+            scatter_rows(D{}, n, width, index.data() + begin, drows.data(), dx.mutable_data());
+        }
+        if (ew && weight.orientation() == Orientation::out_in) {
+            multiply(vocabulary, width, {dlogits.transposed(), {row_view}, n}, dw.mutable_data(), true);
+        } else if (ew) {
+            multiply(width, vocabulary, {row_view.transposed(), {dlogits}, n}, dw.mutable_data(), true);
+        }
+    }
+    Tensor<C, D> loss = Tensor<C, D>::empty({});
+    sum_losses(D{}, count, losses.data(), loss.mutable_data());
+    return record(loss, ex || ew, [ex, ew, dx, dw](const Tensor<C, D>& dy) {
+        if (ex) {
+            ex.add(scaled_by(dx, dy));
+        }
+        if (ew) {
+            ew.add(scaled_by(dw, dy));
+        }
+    });
+}
+
+} // namespace lowrank

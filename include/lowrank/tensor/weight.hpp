@@ -1,0 +1,178 @@
+// The Weight seam: a frozen matrix of any storage (dense, 16-bit, mapped, quantized), read block by block.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lowrank/core/scalar.hpp"
+#include "lowrank/core/shape.hpp"
+#include "lowrank/tensor/tensor.hpp"
+
+namespace lowrank {
+
+/// How the matrix of a weight lies in memory: torch's Linear stores [out, in], GPT-2's Conv1D stores [in, out].
+enum class Orientation { out_in, in_out };
+
+/// What a weight is, on any device. Logically it is a matrix W of shape [out, in], and y = x·Wᵀ.
+class WeightInfo {
+  public:
+    WeightInfo(std::int64_t out, std::int64_t in, Orientation orientation, std::string storage)
+        : out_(out),
+          in_(in),
+          orientation_(orientation),
+          storage_(std::move(storage)) {}
+    virtual ~WeightInfo() = default;
+
+    std::int64_t out() const { return out_; }
+    std::int64_t in() const { return in_; }
+    Orientation orientation() const { return orientation_; }
+    /// The shape as it is stored and saved: [out, in] or [in, out].
+    Shape stored_shape() const { return orientation_ == Orientation::out_in ? Shape{out_, in_} : Shape{in_, out_}; }
+    /// How it is stored ("F32", "BF16", "NF4"), for messages and tables.
+    const std::string& storage() const { return storage_; }
+    /// Bytes that the weight occupies.
+    virtual std::size_t bytes() const = 0;
+
+  private:
+    std::int64_t out_, in_;
+    Orientation orientation_;
+    std::string storage_;
+};
+
+/// A block of W: `out_count` × `in_count` elements from row `out` and column `in`, and where they go:
+/// element (o, i) of the block is written at destination[o · out_stride + i · in_stride].
+struct WeightBlock {
+    std::int64_t out, out_count, in, in_count;
+    std::int64_t out_stride, in_stride;
+};
+
+/// A frozen matrix on a device. Each device that has matrix kernels specializes this interface with what its kernels
+/// read; see Weight<Cpu>.
+template <DeviceTag D>
+class Weight;
+
+/// A frozen matrix on the host. A storage implements one function, `read` into float; the others have defaults built
+/// on it and are overridden where a storage can do better. Called per panel or per tensor, never per element.
+template <>
+class Weight<Cpu> : public WeightInfo {
+  public:
+    using WeightInfo::WeightInfo;
+
+    /// Decodes a block.
+    virtual void read(const WeightBlock& block, float* destination) const = 0;
+
+    /// Decodes a block into bf16: by default rounded from float.
+    virtual void read(const WeightBlock& block, bf16* destination) const { read_through_float(block, destination); }
+
+    /// Decodes a block into double: by default widened from float.
+    virtual void read(const WeightBlock& block, double* destination) const { read_through_float(block, destination); }
+
+    /// ‖W[o, :]‖² for every output o, summed in double. Shape [out].
+    std::vector<double> row_norms_squared() const {
+        std::vector<double> sums(static_cast<std::size_t>(out()), 0.0);
+        std::vector<double> row(static_cast<std::size_t>(in()));
+        for (std::int64_t o = 0; o < out(); ++o) {
+            read({o, 1, 0, in(), in(), 1}, row.data());
+            for (double value : row) {
+                sums[static_cast<std::size_t>(o)] += value * value;
+            }
+        }
+        return sums;
+    }
+
+    /// A dense copy in the stored orientation, of shape `stored_shape()`.
+    template <class T>
+    Tensor<T, Cpu> dense_copy() const {
+        Tensor<T, Cpu> copy = Tensor<T, Cpu>::empty(stored_shape());
+        const bool rows_are_out = orientation() == Orientation::out_in;
+        const WeightBlock all{0, out(), 0, in(), rows_are_out ? in() : 1, rows_are_out ? 1 : out()};
+        if constexpr (std::same_as<T, fp16>) {
+            read_through_float(all, copy.mutable_data());
+        } else {
+            read(all, copy.mutable_data());
+        }
+        return copy;
+    }
+
+  private:
+    template <class T>
+    void read_through_float(const WeightBlock& block, T* destination) const {
+        std::vector<float> row(static_cast<std::size_t>(block.in_count));
+        for (std::int64_t o = 0; o < block.out_count; ++o) {
+            read({block.out + o, 1, block.in, block.in_count, 0, 1}, row.data());
+            for (std::int64_t i = 0; i < block.in_count; ++i) {
+                destination[o * block.out_stride + i * block.in_stride] = T(row[static_cast<std::size_t>(i)]);
+            }
+        }
+    }
+};
+
+/// A frozen matrix held as a dense tensor of S, owned or mapped from a file.
+template <class S, DeviceTag D>
+class DenseWeight;
+
+template <class S>
+class DenseWeight<S, Cpu> final : public Weight<Cpu> {
+  public:
+    /// `values` of shape [out, in] or [in, out], by `orientation`; contiguous. Throws ShapeError otherwise.
+    DenseWeight(Tensor<S, Cpu> values, Orientation orientation)
+        : Weight<Cpu>(extent(values, orientation == Orientation::out_in ? 0 : 1),
+                      extent(values, orientation == Orientation::out_in ? 1 : 0), orientation,
+                      std::string(name_of(dtype_of<S>))),
+          values_(values.detach()) {}
+
+    const Tensor<S, Cpu>& values() const { return values_; }
+    std::size_t bytes() const override { return static_cast<std::size_t>(values_.numel()) * sizeof(S); }
+
+    void read(const WeightBlock& block, float* destination) const override { copy(block, destination); }
+    void read(const WeightBlock& block, bf16* destination) const override { copy(block, destination); }
+    void read(const WeightBlock& block, double* destination) const override { copy(block, destination); }
+
+  private:
+    static std::int64_t extent(const Tensor<S, Cpu>& values, int dim) {
+        if (values.rank() != 2 || !values.is_contiguous()) {
+            throw ShapeError(concat("weight: expected a contiguous matrix, found shape ", values.shape()));
+        }
+        return values.size(dim);
+    }
+
+    template <class T>
+    static T convert(S value) {
+        if constexpr (std::same_as<S, T>) {
+            return value;
+        } else {
+            return T(static_cast<compute_t<T>>(static_cast<compute_t<S>>(value)));
+        }
+    }
+
+    // Walks the source in its own order, so that every line of memory is read once.
+    template <class T>
+    void copy(const WeightBlock& block, T* destination) const {
+        const bool rows_are_out = orientation() == Orientation::out_in;
+        const std::int64_t rows = rows_are_out ? block.out_count : block.in_count;
+        const std::int64_t columns = rows_are_out ? block.in_count : block.out_count;
+        const std::int64_t row_stride = rows_are_out ? block.out_stride : block.in_stride;
+        const std::int64_t column_stride = rows_are_out ? block.in_stride : block.out_stride;
+        const std::int64_t width = rows_are_out ? in() : out();
+        const S* source = values_.data() + (rows_are_out ? block.out * width + block.in : block.in * width + block.out);
+        for (std::int64_t r = 0; r < rows; ++r) {
+            const S* from = source + r * width;
+            T* to = destination + r * row_stride;
+            if (column_stride == 1) {
+                for (std::int64_t c = 0; c < columns; ++c) {
+                    to[c] = convert<T>(from[c]);
+                }
+            } else {
+                for (std::int64_t c = 0; c < columns; ++c) {
+                    to[c * column_stride] = convert<T>(from[c]);
+                }
+            }
+        }
+    }
+
+    Tensor<S, Cpu> values_;
+};
+
+} // namespace lowrank

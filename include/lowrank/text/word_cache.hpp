@@ -1,0 +1,121 @@
+// Remembers the tokens of recent short pieces of text, in bounded memory, one cache for each thread that encodes.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace lowrank::detail {
+
+/// A direct-mapped cache: each piece has one slot, a cache line, where the newest replaces what was there.
+class WordCache {
+  public:
+    static constexpr std::size_t longest = 24;    ///< bytes of a piece that is remembered
+    static constexpr std::size_t most_tokens = 9; ///< of such a piece
+
+    /// A piece's bytes, padded with zeros, and its length: equal keys are equal pieces.
+    struct Key {
+        std::array<std::uint64_t, 3> words{};
+        std::uint32_t length = 0;
+
+        bool operator==(const Key&) const = default;
+    };
+
+    /// The key of a piece of 1 … `longest` bytes.
+    static Key key(std::string_view piece) {
+        Key key;
+        key.length = static_cast<std::uint32_t>(piece.size());
+        std::memcpy(key.words.data(), piece.data(), piece.size());
+        return key;
+    }
+
+    /// Appends the tokens remembered for `key`, if they are; says whether.
+    bool find(const Key& key, std::vector<std::int32_t>& ids) const {
+        const Slot& slot = slots_[place(key)];
+        if (slot.key != key) {
+            return false;
+        }
+        ids.insert(ids.end(), slot.tokens.data(), slot.tokens.data() + slot.count);
+        return true;
+    }
+
+    /// Remembers ids[first…] for `key`, unless they are too many.
+    void store(const Key& key, const std::vector<std::int32_t>& ids, std::size_t first) {
+        const std::size_t count = ids.size() - first;
+        if (count > most_tokens) {
+            return;
+        }
+        Slot& slot = slots_[place(key)];
+        slot.key = key;
+        slot.count = static_cast<std::uint32_t>(count);
+        std::copy(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end(), slot.tokens.begin());
+    }
+
+  private:
+    static constexpr int slot_bits = 14; // of 72 bytes: 1.2 MB
+
+    struct Slot {
+        Key key; // length 0 where nothing is remembered: no piece is empty
+        std::uint32_t count = 0;
+        std::array<std::int32_t, most_tokens> tokens{};
+    };
+
+    static std::size_t place(const Key& key) {
+        std::uint64_t hash = key.words[0] * 0x9e3779b97f4a7c15u;
+        hash = (hash ^ (hash >> 32) ^ key.words[1]) * 0xd6e8feb86659fd93u;
+        hash = (hash ^ (hash >> 32) ^ key.words[2]) * 0x9e3779b97f4a7c15u;
+        return hash >> (64 - slot_bits);
+    }
+
+    std::vector<Slot> slots_ = std::vector<Slot>(std::size_t(1) << slot_bits);
+};
+
+/// Lends caches: a thread has one to itself while it encodes, and as many exist as ever encoded at once.
+class WordCachePool {
+  public:
+    /// A cache, returned to the pool at the end of the scope.
+    class Loan {
+      public:
+        explicit Loan(WordCachePool& pool) : pool_(pool), cache_(pool.take()) {}
+        Loan(const Loan&) = delete;
+        Loan& operator=(const Loan&) = delete;
+        ~Loan() { pool_.give(std::move(cache_)); }
+
+        WordCache& operator*() const { return *cache_; }
+
+      private:
+        WordCachePool& pool_;
+        std::unique_ptr<WordCache> cache_;
+    };
+
+  private:
+    std::unique_ptr<WordCache> take() {
+        {
+            const std::lock_guard lock(mutex_);
+            if (!free_.empty()) {
+                std::unique_ptr<WordCache> cache = std::move(free_.back());
+                free_.pop_back();
+                return cache;
+            }
+            free_.reserve(++count_); // so that giving back cannot fail
+        }
+        return std::make_unique<WordCache>();
+    }
+    void give(std::unique_ptr<WordCache> cache) noexcept {
+        const std::lock_guard lock(mutex_);
+        free_.push_back(std::move(cache));
+    }
+
+    std::mutex mutex_;
+    std::size_t count_ = 0;
+    std::vector<std::unique_ptr<WordCache>> free_;
+};
+
+} // namespace lowrank::detail

@@ -1,0 +1,56 @@
+#include <cstdint>
+#include <doctest/doctest.h>
+#include <memory>
+#include <vector>
+
+#include "lowrank/core/storage.hpp"
+
+using namespace lowrank;
+
+TEST_CASE("handles share a block, and writes raise its version") {
+    auto storage = Storage<Cpu>::allocate(100);
+    CHECK(storage.bytes() == 100);
+    CHECK(reinterpret_cast<std::uintptr_t>(storage.data()) % 64 == 0);
+    CHECK(storage.unique());
+    const auto version = storage.version();
+    static_cast<char*>(storage.mutable_data())[0] = 7;
+    CHECK(storage.version() == version + 1);
+    const auto copy = storage;
+    CHECK_FALSE(storage.unique());
+    CHECK(copy.data() == storage.data());
+    CHECK(copy.version() == storage.version());
+    CHECK_FALSE(bool(Storage<Cpu>()));
+}
+
+TEST_CASE("borrowed memory is read-only unless said, and keeps its owner alive") {
+    auto owner = std::make_shared<std::vector<float>>(4, 1.0f);
+    const std::weak_ptr<std::vector<float>> watch = owner;
+    {
+        const float* data = owner->data();
+        auto storage = Storage<Cpu>::view(data, 16, std::move(owner));
+        CHECK(storage.data() == data);
+        CHECK_FALSE(storage.unique());
+        CHECK_THROWS_AS(storage.mutable_data(), Error);
+        CHECK_FALSE(watch.expired());
+    }
+    CHECK(watch.expired());
+    float own[2] = {};
+    auto writable = Storage<Cpu>::view(own, sizeof own, nullptr, true);
+    static_cast<float*>(writable.mutable_data())[1] = 3.0f;
+    CHECK(own[1] == 3.0f);
+}
+
+TEST_CASE("freed blocks are used again, in size classes that fit") {
+    using detail::BlockCache;
+    for (std::size_t bytes : {0, 1, 256, 257, 300, 4096, 5000, 65537, 1 << 20, (1 << 20) + 1}) {
+        const std::size_t rounded = BlockCache::rounded(bytes);
+        CHECK(rounded >= bytes);
+        CHECK(rounded <= std::max<std::size_t>(256, bytes + bytes / 2));
+        CHECK(BlockCache::rounded(rounded) == rounded);
+        void* block = Cpu::allocate(bytes);
+        Cpu::deallocate(block, bytes);
+        CHECK(Cpu::allocate(bytes) == block);
+        Cpu::deallocate(block, bytes);
+    }
+    Cpu::empty_cache();
+}

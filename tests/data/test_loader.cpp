@@ -129,7 +129,8 @@ TEST_CASE("no_shuffle keeps the order, drop_last leaves the partial batch out") 
     CHECK_THROWS_AS(DataLoader(data, {6, 1, 5, true, true}), OptionError);
     CHECK_THROWS_AS(DataLoader(data, {0, 1, 5, true, false}), OptionError);
     CHECK_THROWS_AS(DataLoader(data, {1, -1, 5, true, false}), OptionError);
-    CHECK_THROWS_AS(DataLoader(Dataset{}, {1, 1, 5, true, false}), OptionError);
+    const Dataset empty;
+    CHECK_THROWS_AS(DataLoader(empty, {1, 1, 5, true, false}), OptionError);
 }
 
 TEST_CASE("a restored position continues with the same batches") {
@@ -189,5 +190,6 @@ TEST_CASE("a sample is shown with its mask") {
           "--- supervised, 3 tokens:\nyo<end>\n"
           "--- 1 labels differ from their input_ids\n");
     CHECK(contains(describe_sample(data, 0), "72 105 27 \n"));
+    CHECK(detail::printable("\x7f\tå\xC2\x9B\n\xC2") == "\\x7f\tå\\xc2\\x9b\n\xC2");
     CHECK_THROWS_AS(describe_sample(data, 1), ShapeError);
 }

@@ -49,9 +49,10 @@ std::vector<double> naive(const Tensor<double>& q, const Tensor<double>& k, cons
                     sum += p.back();
                 }
                 for (std::int64_t j = first; j <= last; ++j) {
-                    const double kept = keep.empty() ? 1.0
-                                                     : keep[std::size_t(((b * heads + h) * length + i) * length_kv + j)] /
-                                                           (1 - options.dropout_p);
+                    const double kept = keep.empty()
+                                            ? 1.0
+                                            : keep[std::size_t(((b * heads + h) * length + i) * length_kv + j)] /
+                                                  (1 - options.dropout_p);
                     for (std::int64_t d = 0; d < dim; ++d) {
                         y[std::size_t(((b * length + i) * heads + h) * dim + d)] +=
                             p[std::size_t(j - first)] / sum * kept * at(v, b, j, h / group)[d];
@@ -142,8 +143,7 @@ TEST_CASE("attention equals its definition") {
         CHECK(largest_difference(cast<double>(narrow).to_vector(), expected) < 3e-6);
         // bf16 inputs are exact here: only the output is rounded.
         const auto bq = cast<bf16>(q), bk = cast<bf16>(k), bv = cast<bf16>(v);
-        const auto rounded =
-            naive(cast<double>(bq), cast<double>(bk), cast<double>(bv), options, mask_of(c, options));
+        const auto rounded = naive(cast<double>(bq), cast<double>(bk), cast<double>(bv), options, mask_of(c, options));
         const auto half = cast<double>(attention(bq, bk, bv, options)).to_vector();
         for (std::size_t i = 0; i < half.size(); ++i) {
             REQUIRE(std::abs(half[i] - rounded[i]) <= 0x1p-8 * std::abs(rounded[i]) + 1e-5);
@@ -159,11 +159,11 @@ TEST_CASE("attention has the gradients of its definition") {
         const auto options = options_of(c);
         GradientCheckOptions check;
         check.samples = 25;
-        const auto report = gradient_check(
-            [&](const auto& q, const auto& k, const auto& v) { return attention(q, k, v, options); }, check,
-            random<double>({c.batch, c.length, c.heads, c.dim}, 1),
-            random<double>({c.batch, c.length_kv, c.kv_heads, c.dim}, 2),
-            random<double>({c.batch, c.length_kv, c.kv_heads, c.dim}, 3));
+        const auto report =
+            gradient_check([&](const auto& q, const auto& k, const auto& v) { return attention(q, k, v, options); },
+                           check, random<double>({c.batch, c.length, c.heads, c.dim}, 1),
+                           random<double>({c.batch, c.length_kv, c.kv_heads, c.dim}, 2),
+                           random<double>({c.batch, c.length_kv, c.kv_heads, c.dim}, 3));
         CHECK_MESSAGE(report.ok, report.str());
     }
 }
@@ -211,7 +211,8 @@ TEST_CASE("fused attention equals attention on the parts of its input, with one 
 }
 
 TEST_CASE("views of q, k and v are read in place: [batch, heads, length, dim] seen as [batch, length, heads, dim]") {
-    const auto q = random<double>({2, 3, 9, 4}, 1), k = random<double>({2, 3, 9, 4}, 2), v = random<double>({2, 3, 9, 4}, 3);
+    const auto q = random<double>({2, 3, 9, 4}, 1), k = random<double>({2, 3, 9, 4}, 2),
+               v = random<double>({2, 3, 9, 4}, 3);
     const auto view = [](const auto& x) { return transpose(x, 1, 2); };
     CHECK(attention(view(q), view(k), view(v)).to_vector() ==
           attention(contiguous(view(q)), contiguous(view(k)), contiguous(view(v))).to_vector());
@@ -221,7 +222,8 @@ TEST_CASE("views of q, k and v are read in place: [batch, heads, length, dim] se
 }
 
 TEST_CASE("only wanted gradients are computed, and they are the same") {
-    const auto q = random<float>({1, 80, 2, 8}, 1), k = random<float>({1, 80, 2, 8}, 2), v = random<float>({1, 80, 2, 8}, 3);
+    const auto q = random<float>({1, 80, 2, 8}, 1), k = random<float>({1, 80, 2, 8}, 2),
+               v = random<float>({1, 80, 2, 8}, 3);
     const auto dy = random<float>({1, 80, 16}, 4);
     const auto lq = leaf(q), lk = leaf(k), lv = leaf(v);
     Gradients all;
@@ -236,7 +238,8 @@ TEST_CASE("only wanted gradients are computed, and they are the same") {
 }
 
 TEST_CASE("packed documents equal the same documents apart") {
-    const auto q = random<float>({1, 100, 2, 8}, 1), k = random<float>({1, 100, 2, 8}, 2), v = random<float>({1, 100, 2, 8}, 3);
+    const auto q = random<float>({1, 100, 2, 8}, 1), k = random<float>({1, 100, 2, 8}, 2),
+               v = random<float>({1, 100, 2, 8}, 3);
     std::vector<std::int32_t> start(100, 0);
     std::fill(start.begin() + 30, start.end(), 30);
     AttentionOptions<Cpu> options;
@@ -327,10 +330,11 @@ TEST_CASE("what does not fit is refused by name") {
     CHECK_THROWS_WITH_AS(attention(X::zeros({1, 5, 2, 3}), x, x),
                          "attention: fewer keys than queries: q [1, 5, 2, 3], k [1, 4, 2, 3], v [1, 4, 2, 3]",
                          ShapeError);
-    CHECK_THROWS_WITH_AS(fused_attention(X::zeros({1, 4, 10}), 2, 1),
-                         "fused_attention: expected [batch, length, a multiple of 4] for 2 heads and 1 key-value heads, "
-                         "found [1, 4, 10]",
-                         ShapeError);
+    CHECK_THROWS_WITH_AS(
+        fused_attention(X::zeros({1, 4, 10}), 2, 1),
+        "fused_attention: expected [batch, length, a multiple of 4] for 2 heads and 1 key-value heads, "
+        "found [1, 4, 10]",
+        ShapeError);
     AttentionOptions<Cpu> options;
     options.document_start = Tensor<std::int32_t>::zeros({1, 3});
     CHECK_THROWS_WITH_AS(attention(x, x, x, options),

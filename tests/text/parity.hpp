@@ -68,11 +68,38 @@ struct Random {
 inline constexpr std::size_t strings_of_a_block = 128;
 
 inline std::string random_string(Random& random) {
-    static constexpr const char* fragments[] = {
-        " ",       "  ",    "\n",       "\n\n",         "\t",                     "\r\n",     "\u00a0", "\u3000",
-        "\u0085",  "\u200b", "'",       "'s",           "'re",                    "'ll",      "'S",     "don't",
-        "the",     " and",  "1",        "23",           "\u00bd",                 "\u00e9",   "e\u0301", "\u4e2d\u6587",
-        "\U0001f642", "\U0001f469\u200d\U0001f467", "!", "...", "<|endoftext|>", "<|endof", "\u212a", "\u017f"};
+    static constexpr const char* fragments[] = {" ",
+                                                "  ",
+                                                "\n",
+                                                "\n\n",
+                                                "\t",
+                                                "\r\n",
+                                                "\u00a0",
+                                                "\u3000",
+                                                "\u0085",
+                                                "\u200b",
+                                                "'",
+                                                "'s",
+                                                "'re",
+                                                "'ll",
+                                                "'S",
+                                                "don't",
+                                                "the",
+                                                " and",
+                                                "1",
+                                                "23",
+                                                "\u00bd",
+                                                "\u00e9",
+                                                "e\u0301",
+                                                "\u4e2d\u6587",
+                                                "\U0001f642",
+                                                "\U0001f469\u200d\U0001f467",
+                                                "!",
+                                                "...",
+                                                "<|endoftext|>",
+                                                "<|endof",
+                                                "\u212a",
+                                                "\u017f"};
     std::string text;
     const std::uint64_t items = 1 + random.below(24);
     for (std::uint64_t i = 0; i < items; ++i) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <limits>
 #include <string>
 #include <utility>
@@ -57,6 +58,65 @@ double contract(const Tensor<double, D>& y, const std::vector<double>& weights) 
     return sum;
 }
 
+/// gradient_check of a function of a list, compiled once for all functions.
+template <DeviceTag D>
+GradientCheckReport check_gradients(const std::function<Tensor<double, D>(const std::vector<Tensor<double, D>>&)>& f,
+                                    const GradientCheckOptions& options,
+                                    const std::vector<Tensor<double, D>>& values_of_inputs) {
+    using X = Tensor<double, D>;
+    std::vector<X> inputs;
+    for (const X& values : values_of_inputs) {
+        inputs.push_back(leaf(clone(values)));
+    }
+    const X y = f(inputs);
+    Rng rng(options.seed);
+    std::vector<double> weights(static_cast<std::size_t>(y.numel()));
+    for (double& w : weights) {
+        w = rng.uniform(-1.0, 1.0);
+    }
+    Gradients gradients;
+    backward(y, X::from(weights, y.shape()), gradients);
+
+    const NoGrad no_grad;
+    GradientCheckReport worst;
+    for (std::size_t k = 0; k < inputs.size(); ++k) {
+        const Shape shape = inputs[k].shape();
+        const X* found = gradients.find(inputs[k]);
+        const std::int64_t count = inputs[k].numel();
+        std::vector<double> values = inputs[k].to_vector();
+        const std::vector<double> analytic = found ? found->to_vector() : std::vector<double>(values.size(), 0.0);
+        double scale = 1.0;
+        for (const double value : analytic) {
+            scale = std::max(scale, std::abs(value));
+        }
+        const std::int64_t samples = std::min(count, options.samples);
+        for (std::int64_t s = 0; s < samples; ++s) {
+            const std::int64_t index = samples == count ? s : s * count / samples;
+            const auto i = static_cast<std::size_t>(index);
+            const double x = values[i], h = options.step * std::max(1.0, std::abs(x));
+            const auto at = [&](double moved) {
+                values[i] = moved;
+                std::vector<X> other = inputs;
+                other[k] = X::from(values, shape);
+                return contract(f(other), weights);
+            };
+            const double up = x + h, down = x - h; // rounded: so what they differ by is not quite 2h
+            const double numeric = (at(up) - at(down)) / (up - down);
+            values[i] = x;
+            const double error = std::abs(analytic[i] - numeric) / scale;
+            if (!(error <= worst.error)) { // a NaN counts as the worst
+                worst = {error <= options.tolerance,
+                         static_cast<int>(k),
+                         index,
+                         analytic[i],
+                         numeric,
+                         std::isnan(error) ? std::numeric_limits<double>::infinity() : error};
+            }
+        }
+    }
+    return worst;
+}
+
 } // namespace detail
 
 /// Checks the gradient rules of y = f(inputs…) for tensors of double. y may have any shape: it is contracted with a
@@ -69,59 +129,12 @@ template <class Function, DeviceTag D, class... Rest>
 GradientCheckReport gradient_check(const Function& f, const GradientCheckOptions& options,
                                    const Tensor<double, D>& first, const Rest&... rest) {
     using X = Tensor<double, D>;
-    std::vector<X> inputs{leaf(detail::clone(first)), leaf(detail::clone(rest))...};
-    const auto call = [&f](const std::vector<X>& x) {
-        return [&]<std::size_t... I>(std::index_sequence<I...>) {
-            return f(x[I]...);
-        }
-        (std::make_index_sequence<1 + sizeof...(Rest)>());
+    const auto call = [&f]<std::size_t... I>(const std::vector<X>& x, std::index_sequence<I...>) {
+        return f(x[I]...);
     };
-
-    const X y = call(inputs);
-    Rng rng(options.seed);
-    std::vector<double> weights(static_cast<std::size_t>(y.numel()));
-    for (double& w : weights) {
-        w = rng.uniform(-1.0, 1.0);
-    }
-    Gradients gradients;
-    backward(y, X::from(weights, y.shape()), gradients);
-
-    const NoGrad no_grad;
-    GradientCheckReport worst;
-    for (std::size_t k = 0; k < inputs.size(); ++k) {
-        const X* found = gradients.find(inputs[k]);
-        const std::int64_t count = inputs[k].numel();
-        std::vector<double> values = inputs[k].to_vector();
-        const std::vector<double> analytic = found ? found->to_vector() : std::vector<double>(values.size(), 0.0);
-        double scale = 1.0;
-        for (const double value : analytic) {
-            scale = std::max(scale, std::abs(value));
-        }
-        const std::int64_t samples = std::min(count, options.samples);
-        for (std::int64_t s = 0; s < samples; ++s) {
-            const std::int64_t i = samples == count ? s : s * count / samples;
-            const double x = values[std::size_t(i)], h = options.step * std::max(1.0, std::abs(x));
-            const auto at = [&](double moved) {
-                values[std::size_t(i)] = moved;
-                std::vector<X> other = inputs;
-                other[k] = X::from(values, inputs[k].shape());
-                return detail::contract(call(other), weights);
-            };
-            const double up = x + h, down = x - h; // their difference is exact, 2h is not
-            const double numeric = (at(up) - at(down)) / (up - down);
-            values[std::size_t(i)] = x;
-            const double error = std::abs(analytic[std::size_t(i)] - numeric) / scale;
-            if (!(error <= worst.error)) { // a NaN counts as the worst
-                worst = {error <= options.tolerance,
-                         static_cast<int>(k),
-                         i,
-                         analytic[std::size_t(i)],
-                         numeric,
-                         std::isnan(error) ? std::numeric_limits<double>::infinity() : error};
-            }
-        }
-    }
-    return worst;
+    return detail::check_gradients<D>(
+        [&](const std::vector<X>& x) { return call(x, std::make_index_sequence<1 + sizeof...(Rest)>()); }, options,
+        {first, rest...});
 }
 
 /// The same with the default options.

@@ -18,13 +18,18 @@ namespace detail {
 /// Text of unknown origin, made safe for a terminal: control characters but line breaks and tabs as \xNN.
 inline std::string printable(std::string_view text) {
     constexpr char digits[] = "0123456789abcdef";
+    const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
     std::string out;
-    for (const char c : text) {
-        const auto value = static_cast<unsigned char>(c);
-        if ((value < 0x20 && c != '\n' && c != '\t') || value == 0x7f) {
-            out += {'\\', 'x', digits[value >> 4], digits[value & 15]};
-        } else {
-            out += c;
+    for (std::size_t i = 0; i < text.size();) {
+        const unsigned c = byte(i);
+        const bool ascii = (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
+        const bool upper = c == 0xC2 && byte(i + 1) >= 0x80 && byte(i + 1) < 0xA0; // U+0080 to U+009F
+        if (!ascii && !upper) {
+            out += text[i++];
+            continue;
+        }
+        for (const std::size_t end = i + (upper ? 2 : 1); i < end; ++i) {
+            out += {'\\', 'x', digits[byte(i) >> 4], digits[byte(i) & 15]};
         }
     }
     return out;

@@ -6,11 +6,9 @@
 #include <vector>
 
 #include "lowrank/core/error.hpp"
+#include "lowrank/core/labels.hpp"
 
 namespace lowrank {
-
-/// The label of a position that is not supervised (the value that PyTorch and Transformers use).
-inline constexpr std::int32_t ignored_label = -100;
 
 /// One row. `labels` aligns with `input_ids` (labels[i] is the token at i, or ignored_label); the shift by one, by
 /// which position i − 1 predicts label i, happens in the loss.

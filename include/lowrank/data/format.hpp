@@ -99,7 +99,8 @@ inline const RecordFormat& detect_format(const json& record, const Columns& colu
     if (expected.empty()) {
         throw OptionError("columns: found roles of different formats, expected roles that one format has together");
     }
-    throw FileError(concat(place, ": found the keys ", describe_keys(record), ", expected ", expected));
+    throw FileError(concat(place, ": found the keys ", describe_keys(record), ", expected ", expected,
+                           " (columns can be renamed, such as instruction=question)"));
 }
 
 } // namespace lowrank

@@ -58,6 +58,8 @@ class DataLoader {
         order_ = epoch_order(data.size(), options.seed, 0, options.shuffle);
     }
 
+    DataLoader(const Dataset&&, const LoaderOptions&) = delete; // would dangle
+
     /// Optimizer steps of an epoch.
     std::int64_t steps_per_epoch() const {
         return divide_up(divide_up(rows_, options_.batch_size), options_.accumulation_steps);

@@ -22,9 +22,9 @@ concept TextEncoder = requires(const T& tokenizer, std::string_view text) {
     { tokenizer.eos_id() } -> std::convertible_to<std::optional<std::int32_t>>;
 };
 
-/// Tokenizes each segment by itself and joins the ids; labels are the ids where a segment is supervised, otherwise −100.
-/// The end-of-sequence token follows segments that end, supervised with them: once, where the text ends with it already, and
-/// not at all where the tokenizer has none.
+/// Tokenizes each segment by itself and joins the ids; labels are the ids where a segment is supervised, otherwise
+/// −100. The end-of-sequence token follows segments that end, supervised with them: once, where the text ends with it
+/// already, and not at all where the tokenizer has none.
 ///
 /// Separately, because generation tokenizes a prompt before any response exists: only then are a prompt's ids in
 /// training those that inference will see. Tokenized together, BPE may merge the last characters of the prompt with the

@@ -23,7 +23,7 @@ Tensor<T, D> project_to_residual(const Linear<T, D>& layer, const Tensor<T, D>& 
     if (context.training && p > 0) {
         return residual + dropout(layer.forward(x, context), p, context.seed, site);
     }
-    return layer.forward(x, context, {.bias = {}, .column_scale = {}, .residual = residual});
+    return layer.forward(x, context, {.bias = {}, .column_scale = {}, .activation = Activation::none, .residual = residual});
 }
 
 /// Multi-head causal self-attention.
@@ -82,7 +82,7 @@ struct Gpt2Mlp {
     }
 
     Tensor<T, D> forward(const Tensor<T, D>& x, const Tensor<T, D>& residual, const ForwardContext<D>& context) const {
-        const Tensor<T, D> hidden = c_fc.forward(x, context, {.bias = {}, .column_scale = {}, .activation = activation});
+        const Tensor<T, D> hidden = c_fc.forward(x, context, {.bias = {}, .column_scale = {}, .activation = activation, .residual = {}});
         return project_to_residual(c_proj, hidden, residual, resid_pdrop, resid_site, context);
     }
 };

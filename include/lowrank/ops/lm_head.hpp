@@ -42,7 +42,7 @@ Tensor<compute_t<T>, D> lm_head_loss(const Tensor<T, D>& input, const WeightSlot
     std::vector<std::int32_t> supervised, targets;
     for (std::size_t i = 0; i < host_labels.size(); ++i) {
         if (host_labels[i] != ignored_label) {
-            check_label("lm_head_loss", static_cast<std::int64_t>(i), host_labels[i], vocabulary);
+            detail::check_label("lm_head_loss", i, host_labels[i], vocabulary);
             supervised.push_back(static_cast<std::int32_t>(i));
             targets.push_back(host_labels[i]);
         }
@@ -77,8 +77,9 @@ Tensor<compute_t<T>, D> lm_head_loss(const Tensor<T, D>& input, const WeightSlot
         const MatrixView<C> row_view = matrix(rows.data(), width);
         multiply(n, vocabulary, {row_view, {weight, false}, width}, logits.mutable_data(), false);
         // From here on the memory of the logits holds their gradient.
-        cross_entropy_rows(D{}, n, vocabulary, logits.mutable_data(), target.data() + begin,
-                           losses.mutable_data() + begin);
+        C* values = logits.mutable_data();
+        cross_entropy_rows(D{}, n, vocabulary, static_cast<const C*>(values), target.data() + begin,
+                           losses.mutable_data() + begin, ex || ew ? values : nullptr);
         const MatrixView<C> dlogits = matrix(logits.data(), vocabulary);
         if (ex) {
             multiply(n, width, {dlogits, {weight, true}, vocabulary}, drows.mutable_data(), false);
@@ -94,10 +95,10 @@ Tensor<compute_t<T>, D> lm_head_loss(const Tensor<T, D>& input, const WeightSlot
     sum_losses(D{}, count, losses.data(), loss.mutable_data());
     return record(loss, ex || ew, [ex, ew, dx, dw](const Tensor<C, D>& dy) {
         if (ex) {
-            ex.add(scaled_by(dx, dy));
+            ex.add(detail::scaled_by(dx, dy));
         }
         if (ew) {
-            ew.add(scaled_by(dw, dy));
+            ew.add(detail::scaled_by(dw, dy));
         }
     });
 }

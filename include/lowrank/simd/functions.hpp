@@ -25,13 +25,6 @@ LOWRANK_INLINE V polynomial(V x, V c, Rest... rest) {
     return fma(polynomial(x, rest...), x, c);
 }
 
-// 2^n for integers n in [-126, 127].
-template <int N>
-LOWRANK_INLINE Vec<float, N> power_of_two(typename Vec<float, N>::integers const& n) {
-    using V = Vec<float, N>;
-    return typename V::Raw{(typename V::type)((n + 127) << 23)};
-}
-
 // ln 2 as a sum whose first part has few enough bits that multiples of it are exact.
 inline constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
 
@@ -53,7 +46,9 @@ LOWRANK_INLINE Vec<float, N> exp(Vec<float, N> x) {
     const V power = fma(r * r, p, r) + V(1.0f);
     const integers whole = (integers)shifted.v - (integers)V(round).v;
     const integers half = whole >> 1; // two factors, since 2^n itself may not be a float
-    return power * detail::power_of_two<N>(half) * detail::power_of_two<N>(whole - half);
+    const V first = typename V::Raw{(typename V::type)((half + 127) << 23)};
+    const V second = typename V::Raw{(typename V::type)((whole - half + 127) << 23)};
+    return power * first * second;
 }
 
 /// The natural logarithm, within 2 ULP; -infinity at 0, NaN below.

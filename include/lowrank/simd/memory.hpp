@@ -11,18 +11,28 @@
 namespace lowrank::simd {
 namespace detail {
 
-// N values of T in memory: aligned as a T is, and allowed to alias it.
+// N values of T in memory: aligned as a T is, and allowed to alias it. Name this type wherever it is used: deduction
+// (auto, template arguments) drops the alignment.
 template <class T, int N>
 struct InMemory {
     typedef T type __attribute__((vector_size(sizeof(T) * N), aligned(alignof(T)), may_alias));
 };
 
-// fp16 bits in 32-bit lanes to float. 2^112 moves the exponent's bias, and makes subnormals normal.
+// 16-bit values in memory, each in a 32-bit lane.
 template <int N>
-LOWRANK_INLINE Vec<float, N> from_half(const typename InMemory<std::uint16_t, N>::type& half) {
+LOWRANK_INLINE Vec<float, N> load_halves(const void* p) {
     using V = Vec<float, N>;
     using naturals = typename V::naturals;
-    const naturals bits = __builtin_convertvector(half, naturals);
+    return typename V::Raw{(typename V::type) __builtin_convertvector(
+        *static_cast<const typename InMemory<std::uint16_t, N>::type*>(p), naturals)};
+}
+
+// fp16 bits in 32-bit lanes to float. 2^112 moves the exponent's bias, and makes subnormals normal.
+template <int N>
+LOWRANK_INLINE Vec<float, N> from_half(Vec<float, N> half) {
+    using V = Vec<float, N>;
+    using naturals = typename V::naturals;
+    const naturals bits = (naturals)half.v;
     const naturals magnitude = (bits & 0x7fffu) << 13;
     const V finite = V(typename V::Raw{(typename V::type)magnitude}) * V(0x1p112f);
     const naturals special = magnitude | 0x7f800000u; // infinity, or NaN with its payload
@@ -56,12 +66,11 @@ LOWRANK_INLINE V load(const T* p) {
             __builtin_convertvector(*reinterpret_cast<const typename detail::InMemory<float, n>::type*>(p), Lanes)};
     } else {
         static_assert(sizeof(T) == 2 && std::same_as<typename V::scalar, float>, "no such load");
-        const auto& halves = *reinterpret_cast<const typename detail::InMemory<std::uint16_t, n>::type*>(p);
+        const V halves = detail::load_halves<n>(p);
         if constexpr (std::same_as<T, bf16>) {
-            using naturals = typename V::naturals;
-            return typename V::Raw{(typename V::type)(__builtin_convertvector(halves, naturals) << 16)};
+            return typename V::Raw{(typename V::type)((typename V::naturals)halves.v << 16)};
         } else {
-            return detail::from_half<n>(halves);
+            return detail::from_half(halves);
         }
     }
 }

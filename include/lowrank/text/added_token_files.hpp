@@ -131,6 +131,12 @@ inline std::optional<std::string> read_token_settings(const std::filesystem::pat
                 eos = text;
             }
         }
+        // Without tokenizer.json only its class says how a tokenizer splits text.
+        const std::string kind = config.get_string_or("tokenizer_class", "GPT2Tokenizer");
+        const bool gpt2 = kind == "GPT2Tokenizer" || kind == "GPT2TokenizerFast";
+        if (!gpt2 && !std::filesystem::exists(directory / "tokenizer.json")) {
+            config.fail("tokenizer_class", in_quotes(kind), "\"GPT2Tokenizer\" (others need a tokenizer.json)");
+        }
         if (config.get_bool_or("add_prefix_space", false)) {
             config.fail("add_prefix_space", "true", "false (true is not supported)");
         }

@@ -1,8 +1,6 @@
 // Byte-pair merges: turns the bytes of one piece of text into token ids, lowest rank first.
 #pragma once
 
-#include "lowrank/core/error.hpp"
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -12,6 +10,8 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "lowrank/core/error.hpp"
 
 namespace lowrank {
 

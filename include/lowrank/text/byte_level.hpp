@@ -1,14 +1,14 @@
 // The alphabet of byte-level BPE files: each byte is written as one printable character (space is Ġ, newline is Ċ).
 #pragma once
 
-#include "lowrank/text/unicode.hpp"
-
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include "lowrank/text/unicode.hpp"
 
 namespace lowrank {
 

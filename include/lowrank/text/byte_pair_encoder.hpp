@@ -1,16 +1,16 @@
 // Byte-level BPE of whole texts: splits them into pieces and encodes each, remembering frequent ones.
 #pragma once
 
-#include "lowrank/text/bpe.hpp"
-#include "lowrank/text/pre_tokenize.hpp"
-#include "lowrank/text/word_cache.hpp"
-
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "lowrank/text/bpe.hpp"
+#include "lowrank/text/pre_tokenize.hpp"
+#include "lowrank/text/word_cache.hpp"
 
 namespace lowrank {
 

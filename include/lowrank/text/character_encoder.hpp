@@ -1,15 +1,15 @@
 // Character-level models: every character is a token.
 #pragma once
 
-#include "lowrank/core/error.hpp"
-#include "lowrank/text/unicode.hpp"
-#include "lowrank/text/vocabulary.hpp"
-
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
+
+#include "lowrank/core/error.hpp"
+#include "lowrank/text/unicode.hpp"
+#include "lowrank/text/vocabulary.hpp"
 
 namespace lowrank {
 

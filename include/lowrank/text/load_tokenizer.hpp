@@ -114,20 +114,50 @@ inline std::vector<Merge> merges_of_json(const json& list, const Vocabulary& voc
     return merges;
 }
 
-/// Adds the settings beside the vocabulary to it, and assembles the tokenizer.
-inline Tokenizer byte_level_tokenizer(const std::filesystem::path& directory, const std::string& file,
-                                      std::vector<Vocabulary::Entry> entries, Vocabulary vocabulary,
-                                      std::vector<Merge> merges, AddedTokenCollector& added) {
-    const std::optional<std::string> eos = read_token_settings(directory, added);
-    const std::optional<std::int32_t> eos_id = added.find(eos.value_or("<|endoftext|>"));
-    const auto ids = byte_ids(vocabulary, file);
-    if (!added.fresh().empty()) {
-        entries.insert(entries.end(), added.fresh().begin(), added.fresh().end());
-        vocabulary = Vocabulary(entries, directory.string());
+/// The value of `key`, which must be there.
+inline const json& required(JsonReader& reader, const char* key, const char* expected) {
+    const json* value = reader.find(key);
+    if (value == nullptr) {
+        reader.fail(key, "no such key", expected);
     }
-    return {std::move(vocabulary), BytePairEncoder(SplitPattern::gpt2, Bpe(ids, std::move(merges))), added.tokens(),
-            eos_id};
+    return *value;
 }
+
+/// The steps that both forms of a byte-level tokenizer share.
+class ByteLevelLoader {
+  public:
+    /// `file` is the one that `entries` come from. Throws FileError where they are no byte-level vocabulary.
+    ByteLevelLoader(std::filesystem::path directory, std::vector<Vocabulary::Entry> entries, std::string file)
+        : directory_(std::move(directory)),
+          entries_(std::move(entries)),
+          vocabulary_(entries_, file),
+          byte_ids_(byte_ids(vocabulary_, file)),
+          added_(vocabulary_) {}
+    ByteLevelLoader(const ByteLevelLoader&) = delete; // added_ refers to vocabulary_
+    ByteLevelLoader& operator=(const ByteLevelLoader&) = delete;
+
+    const Vocabulary& vocabulary() const { return vocabulary_; }
+    AddedTokenCollector& added() { return added_; }
+
+    /// Adds the settings beside the vocabulary to it, and assembles the tokenizer.
+    Tokenizer finish(std::vector<Merge> merges) && {
+        const std::optional<std::string> eos = read_token_settings(directory_, added_);
+        const std::optional<std::int32_t> eos_id = added_.find(eos.value_or("<|endoftext|>"));
+        if (!added_.fresh().empty()) {
+            entries_.insert(entries_.end(), added_.fresh().begin(), added_.fresh().end());
+            vocabulary_ = Vocabulary(entries_, directory_.string());
+        }
+        BytePairEncoder encoder(SplitPattern::gpt2, Bpe(byte_ids_, std::move(merges)));
+        return {std::move(vocabulary_), std::move(encoder), added_.tokens(), eos_id};
+    }
+
+  private:
+    std::filesystem::path directory_;
+    std::vector<Vocabulary::Entry> entries_;
+    Vocabulary vocabulary_;
+    std::array<std::int32_t, 256> byte_ids_;
+    AddedTokenCollector added_;
+};
 
 /// Refuses a tokenizer.json whose parts are not those of GPT-2: its ids would silently differ.
 inline void check_supported(JsonReader& document) {
@@ -170,29 +200,25 @@ inline Tokenizer load_tokenizer_json(const std::filesystem::path& directory) {
     const std::string& file = document.file();
     check_supported(document);
     JsonReader model = document.get_object("model");
-    std::vector<Vocabulary::Entry> entries = vocabulary_entries(*model.find("vocab"), file);
-    Vocabulary vocabulary(entries, file);
-    std::vector<Merge> merges = merges_of_json(*model.find("merges"), vocabulary, file);
-    AddedTokenCollector added(vocabulary);
+    const json& vocabulary = required(model, "vocab", "an object of token: id");
+    const json& merges = required(model, "merges", "a list of merges");
+    ByteLevelLoader loader(directory, vocabulary_entries(vocabulary, file), file);
     if (const json* tokens = document.find("added_tokens")) {
         for (const json& token : *tokens) {
             JsonReader reader(token, file + ": key 'added_tokens'");
-            added.add(reader, reader.get_integer("id"));
+            loader.added().add(reader, reader.get_integer("id"));
         }
     }
-    return byte_level_tokenizer(directory, file, std::move(entries), vocabulary, std::move(merges), added);
+    return std::move(loader).finish(merges_of_json(merges, loader.vocabulary(), file));
 }
 
 inline Tokenizer load_vocab_and_merges(const std::filesystem::path& directory) {
     const std::filesystem::path path = directory / "vocab.json";
-    std::vector<Vocabulary::Entry> entries = vocabulary_entries(read_json(path), path.string());
-    Vocabulary vocabulary(entries, path.string());
-    std::vector<Merge> merges = read_merges(directory / "merges.txt", vocabulary);
-    AddedTokenCollector added(vocabulary);
-    if (vocabulary.find("<|endoftext|>")) {
-        added.add_role("<|endoftext|>", path.string());
+    ByteLevelLoader loader(directory, vocabulary_entries(read_json(path), path.string()), path.string());
+    if (loader.vocabulary().find("<|endoftext|>")) {
+        loader.added().add_role("<|endoftext|>", path.string());
     }
-    return byte_level_tokenizer(directory, path.string(), std::move(entries), vocabulary, std::move(merges), added);
+    return std::move(loader).finish(read_merges(directory / "merges.txt", loader.vocabulary()));
 }
 
 inline Tokenizer load_characters(const std::filesystem::path& path) {

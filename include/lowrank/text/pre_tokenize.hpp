@@ -1,11 +1,11 @@
 // Splits text into the pieces that byte-level BPE never merges across: the regular expressions of tokenizers, by hand.
 #pragma once
 
-#include "lowrank/text/unicode.hpp"
-
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+
+#include "lowrank/text/unicode.hpp"
 
 namespace lowrank {
 

@@ -1,10 +1,10 @@
 // Turns tokens into text as they are generated, without ever printing part of a character.
 #pragma once
 
-#include "lowrank/text/tokenizer.hpp"
-
 #include <cstdint>
 #include <string>
+
+#include "lowrank/text/tokenizer.hpp"
 
 namespace lowrank {
 

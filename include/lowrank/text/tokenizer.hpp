@@ -1,14 +1,6 @@
 // Tokenizer: text to token ids and back, for byte-level BPE and character-level models.
 #pragma once
 
-#include "lowrank/core/error.hpp"
-#include "lowrank/text/added_tokens.hpp"
-#include "lowrank/text/byte_level.hpp"
-#include "lowrank/text/byte_pair_encoder.hpp"
-#include "lowrank/text/character_encoder.hpp"
-#include "lowrank/text/unicode.hpp"
-#include "lowrank/text/vocabulary.hpp"
-
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -19,6 +11,14 @@
 #include <utility>
 #include <variant>
 #include <vector>
+
+#include "lowrank/core/error.hpp"
+#include "lowrank/text/added_tokens.hpp"
+#include "lowrank/text/byte_level.hpp"
+#include "lowrank/text/byte_pair_encoder.hpp"
+#include "lowrank/text/character_encoder.hpp"
+#include "lowrank/text/unicode.hpp"
+#include "lowrank/text/vocabulary.hpp"
 
 namespace lowrank {
 

@@ -1,8 +1,6 @@
 // UTF-8: decoding, validation, replacement of malformed bytes; and the classes of code points that tokenizers split by.
 #pragma once
 
-#include "lowrank/text/unicode_tables.hpp"
-
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -11,6 +9,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include "lowrank/text/unicode_tables.hpp"
 
 namespace lowrank {
 

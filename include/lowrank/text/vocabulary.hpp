@@ -1,9 +1,6 @@
 // The tokens of a model: from id to text and back.
 #pragma once
 
-#include "lowrank/core/error.hpp"
-#include "lowrank/text/bpe.hpp"
-
 #include <algorithm>
 #include <bit>
 #include <cstddef>
@@ -14,6 +11,9 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "lowrank/core/error.hpp"
+#include "lowrank/text/bpe.hpp"
 
 namespace lowrank {
 

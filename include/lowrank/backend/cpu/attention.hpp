@@ -229,7 +229,6 @@ void attention_forward_task(const AttentionProblem<T>& problem, std::int64_t bat
         high = std::max(high, block.max_high);
     }
 
-    const simd::Isa isa = simd::active_isa();
     for (std::int64_t key0 = low / tile * tile; key0 <= high; key0 += tile) {
         const auto count = static_cast<int>(std::min(tile, s.length_kv - key0));
         problem.gather(problem.k, problem.k_layout, batch, kv_head, key0, count, keys);
@@ -240,13 +239,13 @@ void attention_forward_task(const AttentionProblem<T>& problem, std::int64_t bat
             if (!block.sees(key0, count)) {
                 continue;
             }
-            simd::run_on_isa<AttentionProduct>(isa, count, block.count, dim, keys, dim, 1, state.q, attention_tile,
-                                               scores, attention_tile, false);
-            simd::run_on_isa<AttentionSoftmax>(isa, count, block.count, scores, block.window(key0, count, bounds),
-                                               block.factors(problem, key0, count, mask), state.maxima, state.sums,
-                                               state.output, dim);
-            simd::run_on_isa<AttentionProduct>(isa, dim, block.count, count, values, 1, dim, scores, attention_tile,
-                                               state.output, attention_tile, true);
+            attention_product<S>(count, block.count, dim, keys, dim, 1, state.q, attention_tile, scores, attention_tile,
+                                 false);
+            simd::run_for_isa<AttentionSoftmax>(count, block.count, scores, block.window(key0, count, bounds),
+                                                block.factors(problem, key0, count, mask), state.maxima, state.sums,
+                                                state.output, dim);
+            attention_product<S>(dim, block.count, count, values, 1, dim, scores, attention_tile, state.output,
+                                 attention_tile, true);
         }
     }
 
@@ -310,7 +309,6 @@ void attention_backward_task(const AttentionProblem<T>& problem, std::int64_t ba
         problem.gather(problem.v, problem.v_layout, batch, kv_head, key0, count, all_values + key0 * dim);
     }
 
-    const simd::Isa isa = simd::active_isa();
     for (std::int64_t b = 0; b < problem.blocks(); ++b) {
         const AttentionQueries<T> block(problem, batch, kv_head, b * tile);
         std::fill_n(dq_t, tile * dim, S(0));
@@ -333,24 +331,21 @@ void attention_backward_task(const AttentionProblem<T>& problem, std::int64_t ba
                 continue;
             }
             const S *keys = all_keys + key0 * dim, *values = all_values + key0 * dim;
-            simd::run_on_isa<AttentionProduct>(isa, count, block.count, dim, keys, dim, 1, q_t, tile, scores, tile,
-                                               false);
-            simd::run_on_isa<AttentionProduct>(isa, count, block.count, dim, values, dim, 1, dout_t, tile, slopes, tile,
-                                               false);
-            simd::run_on_isa<AttentionSoftmaxGradient>(isa, count, block.count, scores, slopes,
-                                                       block.window(key0, count, bounds),
-                                                       block.factors(problem, key0, count, mask), shift, delta);
+            attention_product<S>(count, block.count, dim, keys, dim, 1, q_t, tile, scores, tile, false);
+            attention_product<S>(count, block.count, dim, values, dim, 1, dout_t, tile, slopes, tile, false);
+            simd::run_for_isa<AttentionSoftmaxGradient>(count, block.count, scores, slopes,
+                                                        block.window(key0, count, bounds),
+                                                        block.factors(problem, key0, count, mask), shift, delta);
             if (gradients.dv != nullptr) {
-                simd::run_on_isa<AttentionProduct>(isa, count, dim, block.count, scores, tile, 1, dout, padded,
-                                                   dv + key0 * padded, padded, true);
+                attention_product<S>(count, dim, block.count, scores, tile, 1, dout, padded, dv + key0 * padded, padded,
+                                     true);
             }
             if (gradients.dk != nullptr) {
-                simd::run_on_isa<AttentionProduct>(isa, count, dim, block.count, slopes, tile, 1, q, padded,
-                                                   dk + key0 * padded, padded, true);
+                attention_product<S>(count, dim, block.count, slopes, tile, 1, q, padded, dk + key0 * padded, padded,
+                                     true);
             }
             if (gradients.dq != nullptr) {
-                simd::run_on_isa<AttentionProduct>(isa, dim, block.count, count, keys, 1, dim, slopes, tile, dq_t, tile,
-                                                   true);
+                attention_product<S>(dim, block.count, count, keys, 1, dim, slopes, tile, dq_t, tile, true);
             }
         }
         for (int i = 0; i < block.count && gradients.dq != nullptr; ++i) {

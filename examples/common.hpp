@@ -9,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include "lowrank/adapters/peft_files.hpp"
 #include "lowrank/models/gpt2_checkpoint.hpp"

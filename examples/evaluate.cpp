@@ -43,7 +43,8 @@ void write_logits(const examples::Model& model, const std::string& tokens, const
         }
         const auto length = static_cast<std::int64_t>(ids.size());
         const auto logits = model.logits(model.hidden(Tensor<std::int32_t>::from(ids, {1, length})));
-        tensors.push_back(tensor_source("logits." + std::to_string(i), reshape(logits, {length, model.config.vocab_size})));
+        tensors.push_back(
+            tensor_source("logits." + std::to_string(i), reshape(logits, {length, model.config.vocab_size})));
     }
     write_safetensors(path, tensors, {{"format", "pt"}});
     fmt::print("logits of {} lists of tokens written to {}\n", tensors.size(), path);

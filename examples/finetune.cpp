@@ -8,6 +8,7 @@
 #include "lowrank/data/describe.hpp"
 #include "lowrank/data/load.hpp"
 #include "lowrank/io/atomic_directory.hpp"
+#include "lowrank/optim/loraplus.hpp"
 #include "lowrank/text/load_tokenizer.hpp"
 #include "lowrank/train/interrupt.hpp"
 #include "lowrank/train/progress.hpp"
@@ -29,7 +30,7 @@ struct Options {
     std::vector<std::int64_t> layers_to_transform;
     std::vector<std::string> rank_pattern, alpha_pattern;
     AdamWOptions adamw{.learning_rate = 2e-4, .weight_decay = 0.0};
-    double loraplus_lr_ratio = 1, max_grad_norm = 1;
+    double loraplus_lr_ratio = 0, max_grad_norm = 1;
     std::string scheduler = "linear";
     double warmup_ratio = 0, num_train_epochs = 3;
     std::int64_t warmup_steps = 0, max_steps = 0;
@@ -40,8 +41,8 @@ struct Options {
 
 /// "name=value" entries of a pattern option.
 template <class Value, class Read>
-std::vector<std::pair<std::string, Value>> parse_pattern(const std::string& option, const std::vector<std::string>& entries,
-                                                         const Read& read) {
+std::vector<std::pair<std::string, Value>> parse_pattern(const std::string& option,
+                                                         const std::vector<std::string>& entries, const Read& read) {
     std::vector<std::pair<std::string, Value>> pattern;
     for (const std::string& entry : entries) {
         const std::size_t equals = entry.rfind('=');
@@ -63,7 +64,8 @@ std::optional<ModuleSelection> selection(const std::vector<std::string>& names) 
     if (names.empty()) {
         return std::nullopt;
     }
-    if (names.size() == 1 && (names[0] == "all-linear" || names[0].find_first_of("*+?[](){}|^$\\") != std::string::npos)) {
+    if (names.size() == 1 &&
+        (names[0] == "all-linear" || names[0].find_first_of("*+?[](){}|^$\\") != std::string::npos)) {
         return ModuleSelection(names[0]);
     }
     return ModuleSelection(names);
@@ -77,10 +79,12 @@ LoraConfig lora_config(const Options& options) {
     if (!options.layers_to_transform.empty()) {
         config.layers_to_transform = options.layers_to_transform;
     }
-    config.rank_pattern = parse_pattern<std::int64_t>("--rank-pattern", options.rank_pattern,
-                                                      [](const std::string& s, std::size_t* end) { return std::stoll(s, end); });
-    config.alpha_pattern = parse_pattern<double>("--alpha-pattern", options.alpha_pattern,
-                                                 [](const std::string& s, std::size_t* end) { return std::stod(s, end); });
+    config.rank_pattern =
+        parse_pattern<std::int64_t>("--rank-pattern", options.rank_pattern,
+                                    [](const std::string& s, std::size_t* end) { return std::stoll(s, end); });
+    config.alpha_pattern =
+        parse_pattern<double>("--alpha-pattern", options.alpha_pattern,
+                              [](const std::string& s, std::size_t* end) { return std::stod(s, end); });
     config.base_model_name_or_path = options.model.model;
     return config;
 }
@@ -106,11 +110,12 @@ LoraConfig prepare(examples::Model& model, const Options& options, const CLI::Ap
 /// Options that the adapter's own file decides.
 void refuse_contradictions(const Options& options, const CLI::App& app) {
     if (!options.init_adapter.empty()) {
-        for (const char* name : {"--method", "--r", "--lora-alpha", "--use-rslora", "--bias", "--target-modules",
-                                 "--exclude-modules", "--layers-to-transform", "--rank-pattern", "--alpha-pattern",
-                                 "--init-lora-weights"}) {
+        for (const char* name :
+             {"--method", "--r", "--lora-alpha", "--use-rslora", "--bias", "--target-modules", "--exclude-modules",
+              "--layers-to-transform", "--rank-pattern", "--alpha-pattern", "--init-lora-weights"}) {
             if (app.count(name) > 0) {
-                throw OptionError(std::string(name) + ": the adapter of --init-adapter decides this; leave the option out");
+                throw OptionError(std::string(name) +
+                                  ": the adapter of --init-adapter decides this; leave the option out");
             }
         }
     }
@@ -162,13 +167,17 @@ class DataReader {
     std::unique_ptr<Tokenizer> tokenizer_;
 };
 
+/// One group, or with --loraplus-lr-ratio those of LoRA+.
 std::vector<ParameterGroup<float>> parameter_groups(examples::Model& model, const Options& options) {
     ParameterGroup<float> all;
     for (const auto& tensor : trainable_tensors<float, Cpu>(model)) {
         all.parameters.push_back(tensor.values);
         all.names.push_back(tensor.name);
     }
-    return {all};
+    if (options.loraplus_lr_ratio == 0) {
+        return {all};
+    }
+    return loraplus_groups(all.names, all.parameters, options.adamw.learning_rate, options.loraplus_lr_ratio);
 }
 
 /// The lines of metrics.jsonl: kept for the output, and written at once where --log-file says.
@@ -216,8 +225,9 @@ int finetune(Options& options, const CLI::App& app) {
     DataLoader loader(data, options.loader);
     const auto epoch_steps = static_cast<double>(loader.steps_per_epoch());
     const std::int64_t steps =
-        options.max_steps > 0 ? options.max_steps
-                              : std::max<std::int64_t>(1, std::llround(std::ceil(options.num_train_epochs * epoch_steps)));
+        options.max_steps > 0
+            ? options.max_steps
+            : std::max<std::int64_t>(1, std::llround(std::ceil(options.num_train_epochs * epoch_steps)));
     TrainerOptions trainer_options;
     trainer_options.schedule = {schedule_from_name(options.scheduler),
                                 warmup_step_count(steps, options.warmup_steps, options.warmup_ratio), steps};
@@ -273,7 +283,8 @@ void add_options(CLI::App& app, Options& o) {
         {"true", LoraInit::kaiming}, {"gaussian", LoraInit::gaussian}, {"false", LoraInit::random}};
     examples::add_model_options(app, o.model, false);
     app.add_option("--data", o.data, "training data: .json, .jsonl or .txt")->required();
-    app.add_option("--output", o.output, "directory to write: the adapter, or with --method full the model")->required();
+    app.add_option("--output", o.output, "directory to write: the adapter, or with --method full the model")
+        ->required();
     app.add_flag("--overwrite-output-dir", o.overwrite, "replace an output directory that exists");
     app.add_option("--columns", o.columns, "columns by other names: instruction=question,output=answer");
     app.add_option("--max-seq-length", o.max_seq_length, "longest row made from text; 0: n_positions")
@@ -300,11 +311,14 @@ void add_options(CLI::App& app, Options& o) {
     app.add_option("--base-dropout", o.base_dropout, "dropout of the base model: config (as config.json says) or none");
 
     app.add_option("--learning-rate", o.adamw.learning_rate, "highest learning rate");
+    app.add_option("--loraplus-lr-ratio", o.loraplus_lr_ratio, "LoRA+: B learns this many times faster; 0: off")
+        ->check(CLI::NonNegativeNumber);
     app.add_option("--lr-scheduler-type", o.scheduler, "constant, constant_with_warmup, linear or cosine");
     app.add_option("--warmup-ratio", o.warmup_ratio, "part of the steps that warms up");
     app.add_option("--warmup-steps", o.warmup_steps, "steps that warm up");
     app.add_option("--num-train-epochs", o.num_train_epochs, "epochs")->check(CLI::PositiveNumber);
-    app.add_option("--max-steps", o.max_steps, "steps, instead of epochs; 0: epochs count")->check(CLI::NonNegativeNumber);
+    app.add_option("--max-steps", o.max_steps, "steps, instead of epochs; 0: epochs count")
+        ->check(CLI::NonNegativeNumber);
     app.add_option("--per-device-train-batch-size", o.loader.batch_size, "rows of a micro-batch")
         ->check(CLI::PositiveNumber);
     app.add_option("--per-device-eval-batch-size", o.eval_batch_size, "rows of a batch in evaluation")

@@ -115,15 +115,18 @@ int main(int argc, char** argv) {
     Options options;
     examples::add_model_options(app, options.model, true);
     app.add_option("--prompt", options.prompt, "text to continue; - reads it from standard input");
-    app.add_option("--instruction", options.instruction, "instruction to put into the Alpaca template instead of --prompt");
+    app.add_option("--instruction", options.instruction,
+                   "instruction to put into the Alpaca template instead of --prompt");
     app.add_option("--input", options.input, "input that goes with --instruction");
-    app.add_option("--max-new-tokens", options.max_new_tokens, "most tokens to generate")->check(CLI::NonNegativeNumber);
+    app.add_option("--max-new-tokens", options.max_new_tokens, "most tokens to generate")
+        ->check(CLI::NonNegativeNumber);
     app.add_option("--temperature", options.sampler.temperature, "below 1 is bolder, above 1 more varied");
     app.add_option("--top-k", options.sampler.top_k, "draw among the k most likely tokens; 0: all");
     app.add_option("--top-p", options.sampler.top_p, "draw among the most likely tokens of this total probability");
     app.add_option("--repetition-penalty", options.sampler.repetition_penalty, "above 1 avoids repetition");
     app.add_flag("--greedy", options.sampler.greedy, "take the most likely token always");
     app.add_option("--seed", options.sampler.seed, "seed of the sampling");
-    app.add_option("--stop", options.stop, "text at which to stop; may be given several times")->allow_extra_args(false);
+    app.add_option("--stop", options.stop, "text at which to stop; may be given several times")
+        ->allow_extra_args(false);
     return examples::run(app, argc, argv, [&] { return generate_program(options); });
 }

@@ -3,6 +3,7 @@
 
 #include "lowrank/autograd/gradient_check.hpp"
 #include "lowrank/ops/reduce.hpp"
+#include "reference.hpp"
 
 using namespace lowrank;
 
@@ -125,4 +126,18 @@ TEST_CASE("gradients of sum and mean") {
     check([](auto a) { return mean(a, {0, 2}, true); }, x);
     check([](auto a) { return mean(transpose(a), {0}); }, x);
     check([](auto a) { return sum(a, {0}); }, Tensor<double>::zeros({0, 3}));
+}
+
+TEST_CASE("sum and mean equal PyTorch's") {
+    using lowrank::testing::reference_cases;
+    for (const auto& reference : reference_cases("sum")) {
+        const auto list = reference.list("dims");
+        const Extents dims{std::span<const std::int64_t>(list)};
+        reference.check<float>({"x"}, 1e-6, [&](const auto& x) { return sum(x[0], dims, reference.flag("keepdim")); });
+    }
+    for (const auto& reference : reference_cases("mean")) {
+        const auto list = reference.list("dims");
+        const Extents dims{std::span<const std::int64_t>(list)};
+        reference.check<float>({"x"}, 1e-6, [&](const auto& x) { return mean(x[0], dims, reference.flag("keepdim")); });
+    }
 }

@@ -28,7 +28,6 @@ TEST_CASE("softmax and log_softmax equal PyTorch's, with gradients") {
     for (const auto& c : reference_cases("softmax")) {
         c.check<double>({"x"}, 1e-6, [](const auto& x) { return softmax(x[0]); });
         c.check<float>({"x"}, 1e-6, [](const auto& x) { return softmax(x[0]); });
-        c.check<bf16>({"x"}, 3e-2, [](const auto& x) { return softmax(x[0]); });
     }
     for (const auto& c : reference_cases("log_softmax")) {
         c.check<double>({"x"}, 1e-6, [](const auto& x) { return log_softmax(x[0]); });

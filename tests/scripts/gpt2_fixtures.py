@@ -43,11 +43,28 @@ def save(model, how, folder):
         # As the published gpt2: no prefix, fp32 mask buffers, the short config.json of its time (dropouts 0.1, absent keys, unknown keys).
         tensors = {k.removeprefix("transformer."): v for k, v in tensors.items()}
         tensors |= {f"h.{i}.attn.bias": causal.clone() for i in range(model.config.n_layer)}
-        kept = ("activation_function", "architectures", "bos_token_id", "eos_token_id", "initializer_range", "layer_norm_epsilon",
-                "model_type", "n_embd", "n_head", "n_layer", "n_positions", "vocab_size")
+        kept = (
+            "activation_function",
+            "architectures",
+            "bos_token_id",
+            "eos_token_id",
+            "initializer_range",
+            "layer_norm_epsilon",
+            "model_type",
+            "n_embd",
+            "n_head",
+            "n_layer",
+            "n_positions",
+            "vocab_size",
+        )
         config = {k: v for k, v in json.loads((folder / "config.json").read_text()).items() if k in kept}
-        config |= {"attn_pdrop": 0.1, "embd_pdrop": 0.1, "resid_pdrop": 0.1, "n_ctx": n,
-                   "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}}}
+        config |= {
+            "attn_pdrop": 0.1,
+            "embd_pdrop": 0.1,
+            "resid_pdrop": 0.1,
+            "n_ctx": n,
+            "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+        }
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     elif how == "masks":
         # As checkpoints of Transformers 2 to 4: uint8 masks, a scalar masked_bias, and the tied head written a second time.
@@ -92,8 +109,10 @@ def make(name, spec, seed, folder):
     own.loss.backward()
     worst = max(relative(q.grad, p.grad) for p, q in zip(exact.parameters(), fp32.parameters()))
     size = sum(f.stat().st_size for f in folder.iterdir())
-    print(f"{folder.name:20} loss {loss.item():.6f} (Transformers fp32 {own.loss.item():.6f}), logits of fp32 within "
-          f"{relative(own.logits, run.logits):.1e}, gradients {worst:.1e}, {size / 1000:.0f} kB")
+    print(
+        f"{folder.name:20} loss {loss.item():.6f} (Transformers fp32 {own.loss.item():.6f}), logits of fp32 within "
+        f"{relative(own.logits, run.logits):.1e}, gradients {worst:.1e}, {size / 1000:.0f} kB"
+    )
 
 
 def main():

@@ -35,14 +35,34 @@ def add(op, case, forward, inputs, fixed=None, **settings):
     cases[name] = settings
 
 
-SHAPES = {"scalar": (), "one": (1,), "empty": (0,), "empty_rows": (0, 5), "empty_middle": (2, 0, 3), "vector": (37,), "matrix": (5, 17), "ones": (1, 1, 4, 1),
-          "rank4": (2, 3, 4, 5)}
+SHAPES = {
+    "scalar": (),
+    "one": (1,),
+    "empty": (0,),
+    "empty_rows": (0, 5),
+    "empty_middle": (2, 0, 3),
+    "vector": (37,),
+    "matrix": (5, 17),
+    "ones": (1, 1, 4, 1),
+    "rank4": (2, 3, 4, 5),
+}
 GELU_TANH = dict(approximate="tanh")
 
 
 def elementwise():
-    unary = {"exp": torch.exp, "log": torch.log, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu, "silu": F.silu,
-             "gelu_tanh": lambda x: F.gelu(x, **GELU_TANH), "gelu_erf": F.gelu, "neg": torch.neg, "square": torch.square, "sqrt": torch.sqrt}
+    unary = {
+        "exp": torch.exp,
+        "log": torch.log,
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+        "relu": torch.relu,
+        "silu": F.silu,
+        "gelu_tanh": lambda x: F.gelu(x, **GELU_TANH),
+        "gelu_erf": F.gelu,
+        "neg": torch.neg,
+        "square": torch.square,
+        "sqrt": torch.sqrt,
+    }
     positive = ("log", "sqrt")
     for op, f in unary.items():
         for case, shape in SHAPES.items():
@@ -55,10 +75,25 @@ def elementwise():
 
 
 def broadcasting():
-    pairs = {"same": ((3, 4), (3, 4)), "scalar": ((3, 4), ()), "scalar_left": ((), (2, 3)), "row": ((3, 4), (4,)), "row_left": ((4,), (3, 4)),
-             "column": ((3, 4), (3, 1)), "outer": ((5, 1), (1, 6)), "both": ((2, 1, 4), (3, 1)), "middle": ((2, 3, 4), (2, 1, 4)),
-             "rank4": ((2, 1, 3, 1), (4, 1, 5)), "ones": ((1, 1), (1,)), "one_to_many": ((1,), (2, 3, 2)), "empty": ((0,), (1,)),
-             "empty_rows": ((0, 3), (3,)), "empty_by_one": ((2, 1), (2, 0)), "scalars": ((), ()), "long": ((2, 67), (67,))}
+    pairs = {
+        "same": ((3, 4), (3, 4)),
+        "scalar": ((3, 4), ()),
+        "scalar_left": ((), (2, 3)),
+        "row": ((3, 4), (4,)),
+        "row_left": ((4,), (3, 4)),
+        "column": ((3, 4), (3, 1)),
+        "outer": ((5, 1), (1, 6)),
+        "both": ((2, 1, 4), (3, 1)),
+        "middle": ((2, 3, 4), (2, 1, 4)),
+        "rank4": ((2, 1, 3, 1), (4, 1, 5)),
+        "ones": ((1, 1), (1,)),
+        "one_to_many": ((1,), (2, 3, 2)),
+        "empty": ((0,), (1,)),
+        "empty_rows": ((0, 3), (3,)),
+        "empty_by_one": ((2, 1), (2, 0)),
+        "scalars": ((), ()),
+        "long": ((2, 67), (67,)),
+    }
     ops = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div}
     for op, f in ops.items():
         for case, (left, right) in pairs.items():
@@ -69,73 +104,179 @@ def broadcasting():
 
 
 def reductions():
-    reduced = {"all": ((3, 4), None, False), "all_keep": ((3, 4), None, True), "last": ((3, 5), [-1], False), "last_keep": ((3, 5), [-1], True), "first": ((3, 5), [0], False),
-               "middle": ((2, 3, 4), [1], False), "two": ((2, 3, 4), [0, 2], False), "two_keep": ((2, 3, 4), [0, 2], True), "size_one": ((4, 1), [1], False), "long": ((3, 1000), [1], False),
-               "rank4": ((2, 3, 2, 5), [1, 3], True), "one": ((1,), [0], False), "scalar": ((), None, False)}
+    reduced = {
+        "all": ((3, 4), None, False),
+        "all_keep": ((3, 4), None, True),
+        "last": ((3, 5), [-1], False),
+        "last_keep": ((3, 5), [-1], True),
+        "first": ((3, 5), [0], False),
+        "middle": ((2, 3, 4), [1], False),
+        "two": ((2, 3, 4), [0, 2], False),
+        "two_keep": ((2, 3, 4), [0, 2], True),
+        "size_one": ((4, 1), [1], False),
+        "long": ((3, 1000), [1], False),
+        "rank4": ((2, 3, 2, 5), [1, 3], True),
+        "one": ((1,), [0], False),
+        "scalar": ((), None, False),
+    }
     for case, (shape, dims, keep) in reduced.items():
         for op, f in {"sum": torch.sum, "mean": torch.mean}.items():
             axes = list(range(len(shape))) if dims is None else dims
-            add(op, case, lambda x, f=f: f(x, axes, keepdim=keep) if axes else f(x), {"x": normal(*shape)}, dims=axes, keepdim=keep)
-    for case, (shape, dims) in {"empty_rows": ((0, 5), [0]), "empty_all": ((0,), [0]), "empty_kept": ((0, 5), [1]), "empty_last": ((3, 0), [1])}.items():
+            add(
+                op,
+                case,
+                lambda x, f=f: f(x, axes, keepdim=keep) if axes else f(x),
+                {"x": normal(*shape)},
+                dims=axes,
+                keepdim=keep,
+            )
+    for case, (shape, dims) in {
+        "empty_rows": ((0, 5), [0]),
+        "empty_all": ((0,), [0]),
+        "empty_kept": ((0, 5), [1]),
+        "empty_last": ((3, 0), [1]),
+    }.items():
         add("sum", case, lambda x: torch.sum(x, dims), {"x": normal(*shape)}, dims=dims, keepdim=False)
     add("mean", "empty_kept", lambda x: torch.mean(x, [1]), {"x": normal(0, 5)}, dims=[1], keepdim=False)
 
 
 def rows():
-    shapes = {"one": (1,), "single_column": (4, 1), "vector": (9,), "matrix": (5, 17), "rank3": (2, 3, 8), "wide": (2, 261), "empty_rows": (0, 6)}
+    shapes = {
+        "one": (1,),
+        "single_column": (4, 1),
+        "vector": (9,),
+        "matrix": (5, 17),
+        "rank3": (2, 3, 8),
+        "wide": (2, 261),
+        "empty_rows": (0, 6),
+    }
     for case, shape in shapes.items():
         add("softmax", case, lambda x: F.softmax(x, -1), {"x": normal(*shape, scale=3)})
         add("log_softmax", case, lambda x: F.log_softmax(x, -1), {"x": normal(*shape, scale=3)})
-        add("layer_norm", case, lambda x, weight, bias: F.layer_norm(x, shape[-1:], weight, bias, 1e-5),
-            {"x": normal(*shape) + 0.5, "weight": 1 + 0.3 * normal(shape[-1]), "bias": normal(shape[-1])}, eps=1e-5)
+        add(
+            "layer_norm",
+            case,
+            lambda x, weight, bias: F.layer_norm(x, shape[-1:], weight, bias, 1e-5),
+            {"x": normal(*shape) + 0.5, "weight": 1 + 0.3 * normal(shape[-1]), "bias": normal(shape[-1])},
+            eps=1e-5,
+        )
     for op, f in {"softmax": F.softmax, "log_softmax": F.log_softmax}.items():
-        add(op, "large", lambda x: f(x, -1), {"x": torch.tensor([[1e4, 1e4, -1e4], [-1e4, -1e4 + 1, -1e4 - 1], [88.0, 0.0, -88.0]])})
+        add(
+            op,
+            "large",
+            lambda x: f(x, -1),
+            {"x": torch.tensor([[1e4, 1e4, -1e4], [-1e4, -1e4 + 1, -1e4 - 1], [88.0, 0.0, -88.0]])},
+        )
     # A shifted row: the mean is 1,000 times the deviation, as in late layers of real models.
-    add("layer_norm", "offset", lambda x, weight, bias: F.layer_norm(x, (64,), weight, bias, 1e-5),
-        {"x": normal(3, 64, scale=0.1) + 100, "weight": 1 + 0.3 * normal(64), "bias": normal(64)}, eps=1e-5)
-    add("layer_norm", "large_eps", lambda x, weight, bias: F.layer_norm(x, (6,), weight, bias, 1e-2),
-        {"x": normal(4, 6, scale=0.05), "weight": 1 + 0.3 * normal(6), "bias": normal(6)}, eps=1e-2)
-    add("layer_norm", "constant", lambda x, weight, bias: F.layer_norm(x, (8,), weight, bias, 1e-5),
-        {"x": torch.full((2, 8), 3.0), "weight": 1 + 0.3 * normal(8), "bias": normal(8)}, eps=1e-5)
+    add(
+        "layer_norm",
+        "offset",
+        lambda x, weight, bias: F.layer_norm(x, (64,), weight, bias, 1e-5),
+        {"x": normal(3, 64, scale=0.1) + 100, "weight": 1 + 0.3 * normal(64), "bias": normal(64)},
+        eps=1e-5,
+    )
+    add(
+        "layer_norm",
+        "large_eps",
+        lambda x, weight, bias: F.layer_norm(x, (6,), weight, bias, 1e-2),
+        {"x": normal(4, 6, scale=0.05), "weight": 1 + 0.3 * normal(6), "bias": normal(6)},
+        eps=1e-2,
+    )
+    add(
+        "layer_norm",
+        "constant",
+        lambda x, weight, bias: F.layer_norm(x, (8,), weight, bias, 1e-5),
+        {"x": torch.full((2, 8), 3.0), "weight": 1 + 0.3 * normal(8), "bias": normal(8)},
+        eps=1e-5,
+    )
 
 
 def embeddings():
-    tables = {"repeated": (torch.tensor([[1, 4, 1], [0, 4, 4]]), (6, 5)), "vector": (torch.tensor([2, 0, 2, 2]), (3, 8)), "one": (torch.tensor([0]), (1, 1)),
-              "empty": (torch.zeros(0, dtype=torch.int64), (4, 3)), "wide": (torch.randint(0, 11, (2, 9), generator=generator), (11, 40))}
+    tables = {
+        "repeated": (torch.tensor([[1, 4, 1], [0, 4, 4]]), (6, 5)),
+        "vector": (torch.tensor([2, 0, 2, 2]), (3, 8)),
+        "one": (torch.tensor([0]), (1, 1)),
+        "empty": (torch.zeros(0, dtype=torch.int64), (4, 3)),
+        "wide": (torch.randint(0, 11, (2, 9), generator=generator), (11, 40)),
+    }
     for case, (ids, shape) in tables.items():
         add("embedding", case, lambda weight, ids: F.embedding(ids, weight), {"weight": normal(*shape)}, {"ids": ids})
 
 
 def matmuls():
     # Shapes are op(a) [.., m, k] and op(b) [.., k, n]; with transpose_a the stored a is [.., k, m], likewise b.
-    shapes = {"square": ((8, 8), (8, 8)), "tall": ((33, 5), (5, 3)), "odd": ((7, 13), (13, 11)), "row": ((1, 9), (9, 6)), "column": ((6, 9), (9, 1)), "outer": ((5, 1), (1, 4)), "one": ((1, 1), (1, 1)),
-              "inner_empty": ((3, 0), (0, 4)), "rows_empty": ((0, 4), (4, 3)), "batch": ((3, 4, 5), (3, 5, 6)), "batch2": ((2, 3, 4, 5), (2, 3, 5, 2)),
-              "deep": ((4, 200), (200, 5))}
+    shapes = {
+        "square": ((8, 8), (8, 8)),
+        "tall": ((33, 5), (5, 3)),
+        "odd": ((7, 13), (13, 11)),
+        "row": ((1, 9), (9, 6)),
+        "column": ((6, 9), (9, 1)),
+        "outer": ((5, 1), (1, 4)),
+        "one": ((1, 1), (1, 1)),
+        "inner_empty": ((3, 0), (0, 4)),
+        "rows_empty": ((0, 4), (4, 3)),
+        "batch": ((3, 4, 5), (3, 5, 6)),
+        "batch2": ((2, 3, 4, 5), (2, 3, 5, 2)),
+        "deep": ((4, 200), (200, 5)),
+    }
     for case, (left, right) in shapes.items():
         for ta in (False, True):
             for tb in (False, True):
                 a, b = normal(*left), normal(*right)
                 a, b = (a.mT.contiguous() if ta else a), (b.mT.contiguous() if tb else b)
-                add("matmul", f"{case}_{'t' if ta else 'n'}{'t' if tb else 'n'}", lambda a, b: (a.mT if ta else a) @ (b.mT if tb else b),
-                    {"a": a, "b": b}, transpose_a=ta, transpose_b=tb)
-    for case, (left, right) in {"broadcast_b": ((3, 4, 5), (5, 6)), "broadcast_a": ((4, 5), (3, 5, 2)), "broadcast_one": ((1, 2, 4, 3), (5, 1, 3, 2))}.items():
+                add(
+                    "matmul",
+                    f"{case}_{'t' if ta else 'n'}{'t' if tb else 'n'}",
+                    lambda a, b: (a.mT if ta else a) @ (b.mT if tb else b),
+                    {"a": a, "b": b},
+                    transpose_a=ta,
+                    transpose_b=tb,
+                )
+    for case, (left, right) in {
+        "broadcast_b": ((3, 4, 5), (5, 6)),
+        "broadcast_a": ((4, 5), (3, 5, 2)),
+        "broadcast_one": ((1, 2, 4, 3), (5, 1, 3, 2)),
+    }.items():
         add("matmul", case, lambda a, b: a @ b, {"a": normal(*left), "b": normal(*right)}, transpose_a=False, transpose_b=False)
 
 
 def cross_entropies():
     # The sum over tokens whose label is not -100 (y of shape []), and each token's loss (0 where ignored).
-    targets = {"plain": torch.tensor([2, 0, 6, 3]), "ignored": torch.tensor([-100, 1, -100, 6, 0]), "all_ignored": torch.tensor([-100, -100]),
-               "one": torch.tensor([4]), "empty": torch.zeros(0, dtype=torch.int64)}
+    targets = {
+        "plain": torch.tensor([2, 0, 6, 3]),
+        "ignored": torch.tensor([-100, 1, -100, 6, 0]),
+        "all_ignored": torch.tensor([-100, -100]),
+        "one": torch.tensor([4]),
+        "empty": torch.zeros(0, dtype=torch.int64),
+    }
     for case, labels in targets.items():
         for op, how in {"cross_entropy_sum": "sum", "cross_entropy_tokens": "none"}.items():
-            add(op, case, lambda x, labels: F.cross_entropy(x, labels, ignore_index=-100, reduction=how),
-                {"x": normal(len(labels), 7, scale=2)}, {"labels": labels}, ignore_index=-100)
+            add(
+                op,
+                case,
+                lambda x, labels: F.cross_entropy(x, labels, ignore_index=-100, reduction=how),
+                {"x": normal(len(labels), 7, scale=2)},
+                {"labels": labels},
+                ignore_index=-100,
+            )
     wide = torch.randint(0, 301, (6,), generator=generator)
     wide[2] = -100
-    add("cross_entropy_sum", "wide", lambda x, labels: F.cross_entropy(x, labels, reduction="sum"), {"x": normal(6, 301, scale=4)}, {"labels": wide},
-        ignore_index=-100)
-    add("cross_entropy_sum", "large", lambda x, labels: F.cross_entropy(x, labels, reduction="sum"),
-        {"x": torch.tensor([[1e4, 0.0, -1e4], [-1e4, 1e4, 9999.0]])}, {"labels": torch.tensor([1, 2])}, ignore_index=-100)
+    add(
+        "cross_entropy_sum",
+        "wide",
+        lambda x, labels: F.cross_entropy(x, labels, reduction="sum"),
+        {"x": normal(6, 301, scale=4)},
+        {"labels": wide},
+        ignore_index=-100,
+    )
+    add(
+        "cross_entropy_sum",
+        "large",
+        lambda x, labels: F.cross_entropy(x, labels, reduction="sum"),
+        {"x": torch.tensor([[1e4, 0.0, -1e4], [-1e4, 1e4, 9999.0]])},
+        {"labels": torch.tensor([1, 2])},
+        ignore_index=-100,
+    )
 
 
 def attention(q, k, v, scale, segments=None, keep=None, p=0.0):
@@ -154,7 +295,14 @@ def attention(q, k, v, scale, segments=None, keep=None, p=0.0):
 
 def attentions():
     # B, T, H, Hkv, D
-    sizes = {"plain": (2, 7, 2, 2, 4), "grouped": (1, 9, 4, 2, 5), "shared": (2, 5, 3, 1, 3), "one": (1, 1, 1, 1, 1), "one_token": (2, 1, 2, 1, 4), "odd": (1, 37, 1, 1, 9)}
+    sizes = {
+        "plain": (2, 7, 2, 2, 4),
+        "grouped": (1, 9, 4, 2, 5),
+        "shared": (2, 5, 3, 1, 3),
+        "one": (1, 1, 1, 1, 1),
+        "one_token": (2, 1, 2, 1, 4),
+        "odd": (1, 37, 1, 1, 9),
+    }
     for case, (b, t, h, g, d) in sizes.items():
         for variant in ("", "_segments", "_dropout", "_both"):
             if variant and case in ("one", "one_token"):
@@ -168,13 +316,39 @@ def attentions():
                 fixed["keep"] = (torch.rand(b, h, t, t, generator=generator) >= p).float()
             qkv = {"q": normal(b, t, h, d), "k": normal(b, t, g, d), "v": normal(b, t, g, d)}
             settings = dict(scale=d**-0.5, p=p if "keep" in fixed else 0.0)
-            add("attention", case + variant, lambda q, k, v, segments=None, keep=None: attention(q, k, v, settings["scale"], segments, keep, settings["p"]),
-                qkv, fixed, **settings)
-    add("attention", "scale", lambda q, k, v: attention(q, k, v, 1.0), {"q": normal(1, 6, 2, 4), "k": normal(1, 6, 2, 4), "v": normal(1, 6, 2, 4)}, scale=1.0, p=0.0)
-    add("attention", "empty", lambda q, k, v: attention(q, k, v, 0.5), {"q": normal(0, 3, 2, 4), "k": normal(0, 3, 2, 4), "v": normal(0, 3, 2, 4)}, scale=0.5, p=0.0)
+            add(
+                "attention",
+                case + variant,
+                lambda q, k, v, segments=None, keep=None: attention(q, k, v, settings["scale"], segments, keep, settings["p"]),
+                qkv,
+                fixed,
+                **settings,
+            )
+    add(
+        "attention",
+        "scale",
+        lambda q, k, v: attention(q, k, v, 1.0),
+        {"q": normal(1, 6, 2, 4), "k": normal(1, 6, 2, 4), "v": normal(1, 6, 2, 4)},
+        scale=1.0,
+        p=0.0,
+    )
+    add(
+        "attention",
+        "empty",
+        lambda q, k, v: attention(q, k, v, 0.5),
+        {"q": normal(0, 3, 2, 4), "k": normal(0, 3, 2, 4), "v": normal(0, 3, 2, 4)},
+        scale=0.5,
+        p=0.0,
+    )
 
 
-ACTIVATIONS = {"none": lambda z: z, "gelu_tanh": lambda z: F.gelu(z, **GELU_TANH), "gelu_erf": F.gelu, "relu": torch.relu, "silu": F.silu}
+ACTIVATIONS = {
+    "none": lambda z: z,
+    "gelu_tanh": lambda z: F.gelu(z, **GELU_TANH),
+    "gelu_erf": F.gelu,
+    "relu": torch.relu,
+    "silu": F.silu,
+}
 
 
 def linear(activation, scale, x, weight, bias=None, column_scale=None, residual=None, a=None, b=None):
@@ -193,14 +367,22 @@ def linear(activation, scale, x, weight, bias=None, column_scale=None, residual=
 def linears():
     settings = [
         # case, rows, in, out, r, bias, column scale, activation, residual
-        ("plain", (5,), 7, 6, 0, False, False, "none", False), ("bias", (5,), 7, 6, 0, True, False, "none", False),
-        ("gelu_tanh", (4,), 8, 9, 0, True, False, "gelu_tanh", False), ("gelu_erf", (4,), 8, 9, 0, True, False, "gelu_erf", False),
-        ("relu", (4,), 8, 9, 0, True, False, "relu", False), ("silu", (4,), 8, 9, 0, False, False, "silu", False),
-        ("residual", (2, 3), 6, 5, 0, True, False, "none", True), ("column_scale", (5,), 7, 6, 0, True, True, "none", False),
-        ("low_rank", (5,), 7, 6, 2, False, False, "none", False), ("low_rank_bias", (2, 4), 9, 12, 4, True, False, "none", False),
-        ("low_rank_gelu", (6,), 8, 16, 3, True, False, "gelu_tanh", False), ("low_rank_residual", (6,), 8, 5, 1, True, False, "none", True),
-        ("dora", (2, 3), 8, 10, 4, True, True, "none", False), ("everything", (2, 5), 13, 11, 3, True, True, "gelu_tanh", True),
-        ("one", (1,), 1, 1, 1, True, True, "gelu_erf", True), ("empty", (0,), 4, 3, 2, True, False, "gelu_tanh", True),
+        ("plain", (5,), 7, 6, 0, False, False, "none", False),
+        ("bias", (5,), 7, 6, 0, True, False, "none", False),
+        ("gelu_tanh", (4,), 8, 9, 0, True, False, "gelu_tanh", False),
+        ("gelu_erf", (4,), 8, 9, 0, True, False, "gelu_erf", False),
+        ("relu", (4,), 8, 9, 0, True, False, "relu", False),
+        ("silu", (4,), 8, 9, 0, False, False, "silu", False),
+        ("residual", (2, 3), 6, 5, 0, True, False, "none", True),
+        ("column_scale", (5,), 7, 6, 0, True, True, "none", False),
+        ("low_rank", (5,), 7, 6, 2, False, False, "none", False),
+        ("low_rank_bias", (2, 4), 9, 12, 4, True, False, "none", False),
+        ("low_rank_gelu", (6,), 8, 16, 3, True, False, "gelu_tanh", False),
+        ("low_rank_residual", (6,), 8, 5, 1, True, False, "none", True),
+        ("dora", (2, 3), 8, 10, 4, True, True, "none", False),
+        ("everything", (2, 5), 13, 11, 3, True, True, "gelu_tanh", True),
+        ("one", (1,), 1, 1, 1, True, True, "gelu_erf", True),
+        ("empty", (0,), 4, 3, 2, True, False, "gelu_tanh", True),
         ("wide", (3,), 65, 70, 8, True, False, "none", True),
     ]
     for case, rows_, n, m, r, bias, column, activation, residual in settings:

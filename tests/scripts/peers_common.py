@@ -51,8 +51,18 @@ def save_tensors(path, tensors, metadata=None):
 
 def small_gpt2(seed, **config):
     """A random GPT-2 whose biases, norms and matrices are all far from their usual initial values, so that none can be forgotten."""
-    defaults = dict(n_layer=2, n_embd=32, n_head=2, vocab_size=96, n_positions=32, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-                    bos_token_id=0, eos_token_id=0)
+    defaults = dict(
+        n_layer=2,
+        n_embd=32,
+        n_head=2,
+        vocab_size=96,
+        n_positions=32,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     torch.manual_seed(seed)
     model = GPT2LMHeadModel(GPT2Config(**{**defaults, **config}))
     width = model.config.n_embd
@@ -107,8 +117,13 @@ def train(model, rows, options, after_step=None):
     supervised tokens of all its micro-batches; gradients are clipped, then torch's AdamW, then Transformers' schedule.
     Returns per step: loss, gradient norm before clipping, learning rate."""
     trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=options["learning_rate"], betas=(options["adam_beta1"], options["adam_beta2"]),
-                                  eps=options["adam_epsilon"], weight_decay=options["weight_decay"])
+    optimizer = torch.optim.AdamW(
+        trainable,
+        lr=options["learning_rate"],
+        betas=(options["adam_beta1"], options["adam_beta2"]),
+        eps=options["adam_epsilon"],
+        weight_decay=options["weight_decay"],
+    )
     scheduler = get_scheduler(options["lr_scheduler_type"], optimizer, options["warmup_steps"], options["max_steps"])
     batch, accumulation = options["per_device_train_batch_size"], options["gradient_accumulation_steps"]
     curve = {"loss": [], "grad_norm": [], "learning_rate": []}
@@ -122,7 +137,9 @@ def train(model, rows, options, after_step=None):
             loss = sum_loss(model(input_ids=ids, attention_mask=mask).logits, labels) / tokens
             loss.backward()
             total += loss.item()
-        norm = torch.nn.utils.clip_grad_norm_(trainable, options["max_grad_norm"] or float("inf"))  # 0 turns clipping off, as in Trainer
+        norm = torch.nn.utils.clip_grad_norm_(
+            trainable, options["max_grad_norm"] or float("inf")
+        )  # 0 turns clipping off, as in Trainer
         curve["loss"].append(total)
         curve["grad_norm"].append(norm.item())
         curve["learning_rate"].append(scheduler.get_last_lr()[0])

@@ -27,12 +27,26 @@ from peft_runs import as_flags, run  # noqa: E402
 from transformers import GPT2Config, GPT2LMHeadModel  # noqa: E402
 
 LONGEST, END_OF_TEXT = 256, 50256
-OPTIONS = dict(learning_rate=2e-4, lr_scheduler_type="constant", warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0, adam_beta1=0.9, adam_beta2=0.999,
-               adam_epsilon=1e-8, per_device_train_batch_size=4, gradient_accumulation_steps=1)
-WITH_INPUT = ("Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately "
-              "completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n")
-WITHOUT_INPUT = ("Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n"
-                 "{instruction}\n\n### Response:\n")
+OPTIONS = dict(
+    learning_rate=2e-4,
+    lr_scheduler_type="constant",
+    warmup_steps=0,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    adam_beta1=0.9,
+    adam_beta2=0.999,
+    adam_epsilon=1e-8,
+    per_device_train_batch_size=4,
+    gradient_accumulation_steps=1,
+)
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately "
+    "completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n"
+    "{instruction}\n\n### Response:\n"
+)
 
 
 def tokenized(record, tokenizer):
@@ -51,7 +65,9 @@ def make(args):
     model.save_pretrained(out / "base")
     for name in ("vocab.json", "merges.txt", "tokenizer.json"):
         shutil.copyfile(args.data / "gpt2" / name, out / "base" / name)
-    adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM"))
+    adapted = get_peft_model(
+        model, LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    )
     adapted.peft_config["default"].base_model_name_or_path = str(out / "base")
     adapted.save_pretrained(out / "adapter", save_embedding_layers=False)
     print(trainable_line(adapted))
@@ -65,7 +81,9 @@ def make(args):
     write_jsonl(out / "data.jsonl", rows[:needed])
 
     for dtype in ["fp32"] + ["fp64"] * args.fp64:  # each in a process of its own: peak memory is the process's
-        subprocess.run([sys.executable, __file__, "train", "--out", str(out), "--dtype", dtype, "--threads", str(args.threads)], check=True)
+        subprocess.run(
+            [sys.executable, __file__, "train", "--out", str(out), "--dtype", dtype, "--threads", str(args.threads)], check=True
+        )
 
 
 def train_by_peft(args):
@@ -73,7 +91,9 @@ def train_by_peft(args):
     dtype = {"fp32": torch.float32, "fp64": torch.float64}[args.dtype]
     rows = [json.loads(line) for line in (args.out / "data.jsonl").read_text().splitlines()]
     options = {**OPTIONS, "max_steps": len(rows) // OPTIONS["per_device_train_batch_size"]}
-    model = PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(args.out / "base"), args.out / "adapter", is_trainable=True).to(dtype)
+    model = PeftModel.from_pretrained(
+        GPT2LMHeadModel.from_pretrained(args.out / "base"), args.out / "adapter", is_trainable=True
+    ).to(dtype)
     clock = [time.perf_counter()]
     ready = clock[0] - start
 
@@ -84,10 +104,20 @@ def train_by_peft(args):
 
     curve = train(model, rows, options, report)
     seconds = [b - a for a, b in zip(clock, clock[1:])]
-    write_json(args.out / f"peft_{args.dtype}.json",
-               {"options": options, "threads": args.threads, **curve, "seconds": seconds, "median_seconds": statistics.median(seconds),
-                "start_to_first_step_done_seconds": ready + seconds[0], "supervised_tokens": sum(label != -100 for row in rows for label in row["labels"][1:]),
-                "tokens": sum(len(row["input_ids"]) for row in rows), "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+    write_json(
+        args.out / f"peft_{args.dtype}.json",
+        {
+            "options": options,
+            "threads": args.threads,
+            **curve,
+            "seconds": seconds,
+            "median_seconds": statistics.median(seconds),
+            "start_to_first_step_done_seconds": ready + seconds[0],
+            "supervised_tokens": sum(label != -100 for row in rows for label in row["labels"][1:]),
+            "tokens": sum(len(row["input_ids"]) for row in rows),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        },
+    )
 
 
 def check(args):
@@ -96,9 +126,29 @@ def check(args):
     expected = json.loads(double.read_text())["loss"] if double.exists() else peft["loss"]
     ours = fresh(args.out / "ours")
     begin = time.perf_counter()
-    run([args.finetune, "--model", args.out / "base", "--init-adapter", args.out / "adapter", "--data", args.out / "data.jsonl", "--no-shuffle",
-         "--output", ours / "out", "--log-file", ours / "metrics.jsonl", "--base-dropout", "none", "--logging-steps", 1, *as_flags(peft["options"]),
-         *shlex.split(args.extra)], ours / "finetune.log")
+    run(
+        [
+            args.finetune,
+            "--model",
+            args.out / "base",
+            "--init-adapter",
+            args.out / "adapter",
+            "--data",
+            args.out / "data.jsonl",
+            "--no-shuffle",
+            "--output",
+            ours / "out",
+            "--log-file",
+            ours / "metrics.jsonl",
+            "--base-dropout",
+            "none",
+            "--logging-steps",
+            1,
+            *as_flags(peft["options"]),
+            *shlex.split(args.extra),
+        ],
+        ours / "finetune.log",
+    )
     whole = time.perf_counter() - begin
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     lines = [line for line in map(json.loads, (ours / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
@@ -106,10 +156,14 @@ def check(args):
         sys.exit(f"metrics.jsonl has {len(lines)} steps, expected {len(expected)}")
     errors = [abs(line["loss"] - loss) / loss for line, loss in zip(lines, expected)]
     norms = [abs(line["grad_norm"] - norm) / norm for line, norm in zip(lines, peft["grad_norm"])]
-    print(f"losses: {lines[0]['loss']:.6f} -> {lines[-1]['loss']:.6f}, PEFT {expected[0]:.6f} -> {expected[-1]:.6f}; largest relative error {max(errors):.1e} "
-          f"(step {errors.index(max(errors)) + 1}); gradient norms within {max(norms):.1e}")
-    steps = whole / len(lines)
-    print(f"time: {whole:.1f} s in all, {steps:.3f} s a step with start and saving; PEFT's median step {peft['median_seconds']:.3f} s")
+    print(
+        f"losses: {lines[0]['loss']:.6f} -> {lines[-1]['loss']:.6f}, PEFT {expected[0]:.6f} -> {expected[-1]:.6f}; largest relative error {max(errors):.1e} "
+        f"(step {errors.index(max(errors)) + 1}); gradient norms within {max(norms):.1e}"
+    )
+    print(
+        f"median step: {statistics.median(line['seconds'] for line in lines):.3f} s, PEFT {peft['median_seconds']:.3f} s with {peft['threads']} threads; "
+        f"whole program: {whole:.1f} s, PEFT {peft['start_to_first_step_done_seconds'] + sum(peft['seconds'][1:]):.1f} s"
+    )
     print(f"peak memory: {child:.0f} MB, PEFT {peft['peak_memory_mb']:.0f} MB")
     sys.exit(not max(errors) <= 1e-3)
 

@@ -7,15 +7,38 @@ Run: PYTHONHASHSEED=0 python peft_fixtures.py [--out tests/fixtures]
 import argparse
 from pathlib import Path
 
-from peers_common import (FIXTURES, fresh, pad, random_rows, relative, save_tensors, small_gpt2, sum_loss, supervised, torch, train,
-                          trainable_line, write_json, write_jsonl)
+from peers_common import (
+    FIXTURES,
+    fresh,
+    pad,
+    random_rows,
+    relative,
+    save_tensors,
+    small_gpt2,
+    sum_loss,
+    supervised,
+    torch,
+    train,
+    trainable_line,
+    write_json,
+    write_jsonl,
+)
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import GPT2LMHeadModel
 
 torch.set_num_threads(1)
 
-OPTIONS = dict(learning_rate=5e-3, adam_beta1=0.9, adam_beta2=0.95, adam_epsilon=1e-8, weight_decay=0.1, max_grad_norm=1.0,
-               lr_scheduler_type="linear", warmup_steps=4, max_steps=20)
+OPTIONS = dict(
+    learning_rate=5e-3,
+    adam_beta1=0.9,
+    adam_beta2=0.95,
+    adam_epsilon=1e-8,
+    weight_decay=0.1,
+    max_grad_norm=1.0,
+    lr_scheduler_type="linear",
+    warmup_steps=4,
+    max_steps=20,
+)
 BATCHES = [(4, 1), (2, 2)]  # rows of a micro-batch, micro-batches of a step
 
 ALL = ["c_attn", "c_proj", "c_fc"]
@@ -27,9 +50,12 @@ METHODS = {
     "rsdora": dict(target_modules="all-linear", use_dora=True, use_rslora=True, bias="lora_only"),
     "bias_all": dict(target_modules=["c_attn"], bias="all"),
     "bias_lora_only": dict(target_modules=["c_attn", "c_proj"], bias="lora_only"),
-    "patterns": dict(target_modules=ALL, 
-                     # The first match wins, and PEFT saves keys sorted: only a pattern already in that order survives its own file.
-                     rank_pattern={r"attn\.c_proj": 6, "c_fc": 2, "c_proj": 3}, alpha_pattern={"c_attn": 5, "h.0.mlp.c_fc": 12}),
+    "patterns": dict(
+        target_modules=ALL,
+        # The first match wins, and PEFT saves keys sorted: only a pattern already in that order survives its own file.
+        rank_pattern={r"attn\.c_proj": 6, "c_fc": 2, "c_proj": 3},
+        alpha_pattern={"c_attn": 5, "h.0.mlp.c_fc": 12},
+    ),
     "rslora_patterns": dict(target_modules=ALL, use_rslora=True, rank_pattern={"c_attn": 9}, alpha_pattern={r"mlp\.c_proj": 3}),
     "regex": dict(target_modules=r"transformer\.h\.\d+\.(attn\.c_proj|mlp\.c_fc)"),
     "all_linear": dict(target_modules="all-linear"),
@@ -55,7 +81,9 @@ def load(base, adapter, dtype):
 def make_adapter(base, folder, seed, r=4, lora_alpha=8, **settings):
     """An adapter none of whose tensors is at its initial value: B ≠ 0, magnitudes that are not the norm, biases that moved."""
     torch.manual_seed(seed)
-    config = LoraConfig(task_type="CAUSAL_LM", r=r, lora_alpha=lora_alpha, init_lora_weights=False, fan_in_fan_out=True, **settings)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=r, lora_alpha=lora_alpha, init_lora_weights=False, fan_in_fan_out=True, **settings
+    )
     model = get_peft_model(GPT2LMHeadModel.from_pretrained(base), config)
     model.peft_config["default"].base_model_name_or_path = "base"
     with torch.no_grad():
@@ -113,15 +141,25 @@ def main():
             model = load(base, folder, torch.float64)
             double = train(model, rows, options)
             finals.append(state(model))
-            runs.append({"options": options, "learning_rate": double["learning_rate"], "loss_fp32": single["loss"], "loss_fp64": double["loss"],
-                         "grad_norm_fp32": single["grad_norm"], "grad_norm_fp64": double["grad_norm"]})
+            runs.append(
+                {
+                    "options": options,
+                    "learning_rate": double["learning_rate"],
+                    "loss_fp32": single["loss"],
+                    "loss_fp64": double["loss"],
+                    "grad_norm_fp32": single["grad_norm"],
+                    "grad_norm_fp64": double["grad_norm"],
+                }
+            )
         for key, value in finals[0].items():
             assert relative(finals[1][key], value) < 1e-6, key  # k micro-batches are one batch
         save_tensors(folder / "final.safetensors", finals[0])
         write_json(folder / "runs.json", {"trainable": line, "runs": runs})
         apart = max(abs(a - b) / b for a, b in zip(runs[0]["loss_fp32"], runs[0]["loss_fp64"]))
         size = sum(f.stat().st_size for f in folder.iterdir())
-        print(f"{folder.name:22} {line} | loss {double['loss'][0]:.4f} -> {double['loss'][-1]:.4f}, fp32 and fp64 within {apart:.1e}, {size / 1000:.0f} kB")
+        print(
+            f"{folder.name:22} {line} | loss {double['loss'][0]:.4f} -> {double['loss'][-1]:.4f}, fp32 and fp64 within {apart:.1e}, {size / 1000:.0f} kB"
+        )
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ TEST_CASE("a kernel runs with the width of its instruction set, and with its fus
         CAPTURE(name_of(isa));
         CHECK(run_on_isa<WidthKernel>(isa) == width_of(isa));
         float a[16], error[16] = {};
-        std::fill_n(a, 16, 1.0f + 0x1p-12f);
+        volatile float value = 1.0f + 0x1p-12f; // volatile: constants would be folded, unfused
+        std::fill_n(a, 16, value);
         run_on_isa<SquareErrorKernel>(isa, a, error);
 #if defined(__OPTIMIZE__) && defined(__x86_64__)
         const bool fused = isa >= Isa::avx2;

@@ -109,7 +109,6 @@ TEST_CASE("line ends and blank lines of merges.txt do not matter") {
     for (const char c : Directory::merges) {
         windows += c == '\n' ? "\r\n" : std::string(1, c);
     }
-    const Directory directory = Directory().put_tiny().put("merges.txt", windows + "\r\n\r\n");
     const std::string text = "the 中文 naïve tokens";
     CHECK(Tokenizer::load(Directory().put_tiny().put("merges.txt", windows + "\r\n\r\n").path).encode(text) ==
           Tokenizer::load(LOWRANK_TEST_FIXTURES "/text_tiny_bpe").encode(text));
@@ -133,9 +132,9 @@ TEST_CASE("a tokenizer.json that is not GPT-2's kind, or broken") {
     with("\"vocab\":", "\"words\":", "key 'model.vocab'");
     with("\"merges\":", "\"words\":", "key 'model.merges'");
     with("\"lstrip\":false", "\"lstrip\":true", "key 'lstrip': found true, expected false");
-    with("\"content\":\"<|user|>\"", "\"content\":\"\"", "expected some text");
+    with("\"content\":\"<|user|>\"", "\"content\":\"\"", "found an added token without text");
     with("\"content\":\"<|user|>\"", "\"content\":\"a\"", "found the added token \"a\" with id 463, expected");
-    with("\"id\":463", "\"id\":-5", "key 'id'");
+    with("\"id\":463", "\"id\":-5", "with id -5, expected an id from 0");
     with("\"id\":463", "\"id\":1", "the id 1 is given to both");
 }
 
@@ -169,7 +168,8 @@ TEST_CASE("settings beside the vocabulary") {
     };
     with(R"({"add_prefix_space": true})", "key 'add_prefix_space': found true");
     with(R"({"eos_token": 3})", "key 'eos_token': found 3 (number)");
-    with(R"({"added_tokens_decoder": {"x": {"content": "y"}}})", "found the added token \"y\" with id -1");
+    with(R"({"added_tokens_decoder": {"x": {"content": "y"}}})",
+         "key 'added_tokens_decoder.x.content': found \"y\" with id -1");
     with(R"({"tokenizer_class": "Qwen2Tokenizer"})", "key 'tokenizer_class': found \"Qwen2Tokenizer\"");
 }
 

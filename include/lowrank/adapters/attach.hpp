@@ -37,12 +37,12 @@ Tensor<C, D> drawn(const Shape& shape, const Draw& draw) {
 
 /// Starting factors as PEFT draws them: A ~ U(±1/√in) (kaiming with a = √5) or N(0, 1/r), B = 0 or U(±1/√r).
 template <class C, DeviceTag D>
-LoraValues<C, D> initial_lora(LoraInit init, std::int64_t out, std::int64_t in, std::int64_t r, bool with_bias, Rng& rng) {
+LoraValues<C, D> initial_lora(LoraInit init, std::int64_t out, std::int64_t in, std::int64_t r, bool with_bias,
+                              Rng& rng) {
     LoraValues<C, D> values;
     const double bound = 1 / std::sqrt(static_cast<double>(in)), b_bound = 1 / std::sqrt(static_cast<double>(r));
-    values.a = init == LoraInit::gaussian
-                   ? drawn<C, D>({r, in}, [&] { return rng.normal() / static_cast<double>(r); })
-                   : drawn<C, D>({r, in}, [&] { return rng.uniform(-bound, bound); });
+    values.a = init == LoraInit::gaussian ? drawn<C, D>({r, in}, [&] { return rng.normal() / static_cast<double>(r); })
+                                          : drawn<C, D>({r, in}, [&] { return rng.uniform(-bound, bound); });
     values.b = init == LoraInit::random ? drawn<C, D>({out, r}, [&] { return rng.uniform(-b_bound, b_bound); })
                                         : Tensor<C, D>::zeros({out, r});
     if (with_bias) {
@@ -87,8 +87,8 @@ void attach_lora(const std::string& path, Linear<T, D>& layer, const LoraConfig&
 }
 
 /// Freezes the model and attaches adapters to the layers that the config targets, with values that `values_at(path,
-/// layer)` gives (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError when no
-/// layer matches. M needs default_target_modules() and is_head(path).
+/// layer)` gives (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError
+/// when no layer matches. M needs default_target_modules() and is_head(path).
 template <class T, DeviceTag D, Module M, class Values>
 std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed, const Values& values_at) {
     validate(config, "LoRA settings");
@@ -123,9 +123,8 @@ std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::ui
 /// The same with factors that start anew.
 template <class T, DeviceTag D, Module M>
 std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed) {
-    return attach_lora<T, D>(model, config, seed, [](const std::string&, const Linear<T, D>&) {
-        return LoraValues<compute_t<T>, D>();
-    });
+    return attach_lora<T, D>(model, config, seed,
+                             [](const std::string&, const Linear<T, D>&) { return LoraValues<compute_t<T>, D>(); });
 }
 
 /// A trained tensor and its name: the path of a base parameter, or of an adapter's ("….c_attn.lora_A.weight").

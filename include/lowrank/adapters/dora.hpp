@@ -27,7 +27,8 @@ class Dora final : public Lora<T, D> {
           weight_norms_squared_(norms_squared(weight)) {
         magnitude_ = leaf(magnitude.defined() ? magnitude : row_norms(weight));
         if (magnitude_.shape() != Shape{weight.out()}) {
-            throw ShapeError(concat("dora: magnitudes: found shape ", magnitude_.shape(), ", expected [", weight.out(), "]"));
+            throw ShapeError(
+                concat("dora: magnitudes: found shape ", magnitude_.shape(), ", expected [", weight.out(), "]"));
         }
     }
 

@@ -29,10 +29,15 @@ class Lora : public LinearAdapter<T, D> {
 
     /// `b_bias` [out] may be undefined. `site` numbers the random stream of the dropout.
     Lora(Tensor<C, D> a, Tensor<C, D> b, Tensor<C, D> b_bias, double scale, double dropout, std::uint32_t site)
-        : a_(leaf(a)), b_(leaf(b)), b_bias_(b_bias.defined() ? leaf(b_bias) : b_bias), scale_(scale), dropout_(dropout),
+        : a_(leaf(a)),
+          b_(leaf(b)),
+          b_bias_(b_bias.defined() ? leaf(b_bias) : b_bias),
+          scale_(scale),
+          dropout_(dropout),
           site_(site) {
         if (a.rank() != 2 || b.rank() != 2 || a.size(0) != b.size(1)) {
-            throw ShapeError(concat("lora: A ", a.shape(), " and B ", b.shape(), " are no factors [r, in] and [out, r]"));
+            throw ShapeError(
+                concat("lora: A ", a.shape(), " and B ", b.shape(), " are no factors [r, in] and [out, r]"));
         }
     }
 
@@ -72,9 +77,7 @@ class Lora : public LinearAdapter<T, D> {
     }
 
     /// t = x·Aᵀ.
-    Tensor<T, D> down(const Tensor<T, D>& x) const {
-        return linear(x, WeightSlot<C, D>(a_, Orientation::out_in));
-    }
+    Tensor<T, D> down(const Tensor<T, D>& x) const { return linear(x, WeightSlot<C, D>(a_, Orientation::out_in)); }
 
     /// The base's bias plus s times that of B.
     Tensor<C, D> shifted_bias(const Tensor<C, D>& bias) const {
@@ -87,9 +90,8 @@ class Lora : public LinearAdapter<T, D> {
 
     /// s·BA as the base stores its matrix.
     Tensor<C, D> delta(Orientation orientation) const {
-        const Tensor<C, D> product = orientation == Orientation::out_in
-                                         ? matmul(b_, a_)
-                                         : matmul(transpose(a_, 0, 1), transpose(b_, 0, 1));
+        const Tensor<C, D> product =
+            orientation == Orientation::out_in ? matmul(b_, a_) : matmul(transpose(a_, 0, 1), transpose(b_, 0, 1));
         return product * scale_;
     }
 

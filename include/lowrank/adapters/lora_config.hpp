@@ -33,11 +33,11 @@ struct LoraConfig {
     bool lora_bias = false;
     BiasMode bias = BiasMode::none;
     LoraInit init_lora_weights = LoraInit::kaiming;
-    std::optional<ModuleSelection> target_modules;  ///< the model's default where absent
+    std::optional<ModuleSelection> target_modules; ///< the model's default where absent
     std::optional<ModuleSelection> exclude_modules;
     std::optional<std::vector<std::int64_t>> layers_to_transform;
     std::vector<std::string> layers_pattern;
-    std::vector<std::pair<std::string, std::int64_t>> rank_pattern;  ///< in order: the first match wins
+    std::vector<std::pair<std::string, std::int64_t>> rank_pattern; ///< in order: the first match wins
     std::vector<std::pair<std::string, double>> alpha_pattern;
     std::string base_model_name_or_path;
     std::vector<std::string> unknown_keys; ///< keys of a file that are not known; ignored, and worth a line of notice
@@ -81,7 +81,8 @@ inline std::int64_t layer_of(const std::vector<std::string>& layers_pattern, con
 
 /// The value of the first key that matches the end of a path, by PEFT's rule; `fallback` where none does.
 template <class Value>
-Value pattern_value(const std::vector<std::pair<std::string, Value>>& patterns, const std::string& path, Value fallback) {
+Value pattern_value(const std::vector<std::pair<std::string, Value>>& patterns, const std::string& path,
+                    Value fallback) {
     for (const auto& [key, value] : patterns) {
         if (Pattern("(.*\\.)?(" + key + ")").matches_all(path)) {
             return value;
@@ -147,7 +148,8 @@ inline void validate(const LoraConfig& config, const std::string& where) {
     }
     require(config.lora_dropout >= 0 && config.lora_dropout < 1, "lora_dropout", std::to_string(config.lora_dropout),
             "at least 0 and below 1");
-    const bool lists = !config.target_modules || std::holds_alternative<std::vector<std::string>>(*config.target_modules);
+    const bool lists =
+        !config.target_modules || std::holds_alternative<std::vector<std::string>>(*config.target_modules);
     require(lists || !config.layers_to_transform, "layers_to_transform", "a list",
             "none when target_modules is a pattern or all-linear");
 }

@@ -24,8 +24,8 @@ class Pattern {
         if (!code_) {
             PCRE2_UCHAR message[256];
             pcre2_get_error_message(error, message, sizeof message);
-            throw OptionError(concat("pattern '", pattern, "': ", reinterpret_cast<const char*>(message),
-                                     " at offset ", offset));
+            throw OptionError(
+                concat("pattern '", pattern, "': ", reinterpret_cast<const char*>(message), " at offset ", offset));
         }
     }
 

@@ -41,9 +41,10 @@ inline LoraInit read_lora_init(JsonReader& reader) {
     if (*value == "gaussian") {
         return LoraInit::gaussian;
     }
-    reader.fail("init_lora_weights", JsonReader::describe(*value),
-                "true, false, \"gaussian\", \"eva\" or \"orthogonal\": the others change the base model, which this file "
-                "does not hold; convert the adapter to plain LoRA in PEFT first");
+    reader.fail(
+        "init_lora_weights", JsonReader::describe(*value),
+        "true, false, \"gaussian\", \"eva\" or \"orthogonal\": the others change the base model, which this file "
+        "does not hold; convert the adapter to plain LoRA in PEFT first");
 }
 
 /// The entries of an object in the order of the file: the first pattern that matches wins.
@@ -105,18 +106,18 @@ inline LoraConfig read_lora_config(const std::filesystem::path& directory) {
     }
     if (const auto layers = detail::read_selection(reader, "layers_pattern")) {
         const auto* one = std::get_if<std::string>(&*layers);
-        config.layers_pattern =
-            one ? std::vector<std::string>{*one} : std::get<std::vector<std::string>>(*layers);
+        config.layers_pattern = one ? std::vector<std::string>{*one} : std::get<std::vector<std::string>>(*layers);
     }
     config.rank_pattern = detail::read_pattern<std::int64_t>(
         reader, ordered, "rank_pattern",
         [](JsonReader& values, const std::string& key) { return values.get_integer(key, 1, most_rank); });
-    config.alpha_pattern = detail::read_pattern<double>(
-        reader, ordered, "alpha_pattern", [](JsonReader& values, const std::string& key) { return values.get_number(key); });
+    config.alpha_pattern =
+        detail::read_pattern<double>(reader, ordered, "alpha_pattern",
+                                     [](JsonReader& values, const std::string& key) { return values.get_number(key); });
     config.base_model_name_or_path = reader.get_string_or("base_model_name_or_path", "");
-    for (const char* key : {"alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "modules_to_save",
-                            "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora",
-                            "use_qalora", "velora_config", "megatron_config"}) {
+    for (const char* key : {"alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
+                            "modules_to_save", "monteclora_config", "target_parameters", "trainable_token_indices",
+                            "use_bdlora", "use_qalora", "velora_config", "megatron_config"}) {
         const json* value = reader.find(key);
         if (value != nullptr && !detail::is_off(*value)) {
             reader.fail(key, JsonReader::describe(*value), "null: this setting is not supported");
@@ -134,18 +135,37 @@ inline LoraConfig read_lora_config(const std::filesystem::path& directory) {
 
 /// The text of adapter_config.json for an adapter over a base whose targeted matrices are stored [in, out]
 /// (`fan_in_fan_out`) or not: PEFT's keys, sorted, indented by two.
-inline json peft_config(const LoraConfig& config, bool fan_in_fan_out, const std::vector<std::string>& default_targets) {
+inline json peft_config(const LoraConfig& config, bool fan_in_fan_out,
+                        const std::vector<std::string>& default_targets) {
     json document = {
-        {"alora_invocation_tokens", nullptr}, {"arrow_config", nullptr},      {"auto_mapping", nullptr},
-        {"corda_config", nullptr},            {"ensure_weight_tying", false}, {"eva_config", nullptr},
-        {"inference_mode", true},             {"kasa_config", nullptr},       {"layer_replication", nullptr},
-        {"layers_pattern", nullptr},          {"layers_to_transform", nullptr},
-        {"loftq_config", json::object()},     {"lora_ga_config", nullptr},    {"megatron_config", nullptr},
-        {"megatron_core", "megatron.core"},   {"modules_to_save", nullptr},   {"monteclora_config", nullptr},
-        {"peft_type", "LORA"},                {"peft_version", "0.21.2"},     {"qalora_group_size", 16},
-        {"revision", nullptr},                {"target_parameters", nullptr}, {"task_type", "CAUSAL_LM"},
-        {"trainable_token_indices", nullptr}, {"use_bdlora", nullptr},        {"use_qalora", false},
-        {"velora_config", nullptr},           {"exclude_modules", nullptr},
+        {"alora_invocation_tokens", nullptr},
+        {"arrow_config", nullptr},
+        {"auto_mapping", nullptr},
+        {"corda_config", nullptr},
+        {"ensure_weight_tying", false},
+        {"eva_config", nullptr},
+        {"inference_mode", true},
+        {"kasa_config", nullptr},
+        {"layer_replication", nullptr},
+        {"layers_pattern", nullptr},
+        {"layers_to_transform", nullptr},
+        {"loftq_config", json::object()},
+        {"lora_ga_config", nullptr},
+        {"megatron_config", nullptr},
+        {"megatron_core", "megatron.core"},
+        {"modules_to_save", nullptr},
+        {"monteclora_config", nullptr},
+        {"peft_type", "LORA"},
+        {"peft_version", "0.21.2"},
+        {"qalora_group_size", 16},
+        {"revision", nullptr},
+        {"target_parameters", nullptr},
+        {"task_type", "CAUSAL_LM"},
+        {"trainable_token_indices", nullptr},
+        {"use_bdlora", nullptr},
+        {"use_qalora", false},
+        {"velora_config", nullptr},
+        {"exclude_modules", nullptr},
     };
     const auto selection = [](const ModuleSelection& modules) {
         return std::visit([](const auto& value) { return json(value); }, modules);
@@ -162,8 +182,9 @@ inline json peft_config(const LoraConfig& config, bool fan_in_fan_out, const std
     document["lora_bias"] = config.lora_bias;
     document["bias"] = config.bias == BiasMode::all ? "all" : config.bias == BiasMode::lora_only ? "lora_only" : "none";
     document["fan_in_fan_out"] = fan_in_fan_out;
-    document["init_lora_weights"] = config.init_lora_weights == LoraInit::gaussian ? json("gaussian")
-                                                                                   : json(config.init_lora_weights == LoraInit::kaiming);
+    document["init_lora_weights"] = config.init_lora_weights == LoraInit::gaussian
+                                        ? json("gaussian")
+                                        : json(config.init_lora_weights == LoraInit::kaiming);
     document["target_modules"] = selection(config.target_modules.value_or(default_targets));
     if (config.exclude_modules) {
         document["exclude_modules"] = selection(*config.exclude_modules);

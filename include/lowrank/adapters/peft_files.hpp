@@ -45,8 +45,8 @@ std::set<std::string> adapted_layers(M& model) {
 } // namespace detail
 
 /// Attaches the adapter that PEFT or this library saved in `directory` to a model, ready for use and for further
-/// training; returns its settings. `adjust(config)` may change settings that the file does not fix, such as the dropout.
-/// Throws FileError, naming file and key, for missing and unexpected tensors, wrong shapes and types.
+/// training; returns its settings. `adjust(config)` may change settings that the file does not fix, such as the
+/// dropout. Throws FileError, naming file and key, for missing and unexpected tensors, wrong shapes and types.
 template <class T, DeviceTag D, Module M, class Adjust>
 LoraConfig load_adapter(M& model, const std::filesystem::path& directory, const Adjust& adjust) {
     using C = compute_t<T>;
@@ -83,7 +83,8 @@ LoraConfig load_adapter(M& model, const std::filesystem::path& directory, const 
     });
     for (const std::string& key : file.keys()) {
         if (!used.contains(key)) {
-            throw FileError(concat(path, ": tensor '", key, "' is unexpected: adapter_config.json adapts no such layer"));
+            throw FileError(
+                concat(path, ": tensor '", key, "' is unexpected: adapter_config.json adapts no such layer"));
         }
     }
     return config;

@@ -27,7 +27,8 @@ StopReason generate(const Gpt2<T, D>& model, std::span<const std::int32_t> promp
                     const std::function<bool(std::int32_t)>& on_token) {
     const std::int64_t positions = model.config.n_positions;
     if (prompt.empty() || static_cast<std::int64_t>(prompt.size()) > positions) {
-        throw ShapeError(concat("generate: a prompt of ", prompt.size(), " tokens, expected 1 to n_positions = ", positions));
+        throw ShapeError(
+            concat("generate: a prompt of ", prompt.size(), " tokens, expected 1 to n_positions = ", positions));
     }
     const NoGrad no_grad;
     const std::int64_t room = std::min(positions, static_cast<std::int64_t>(prompt.size()) + max_new_tokens);

@@ -48,9 +48,8 @@ struct Gpt2 {
             const std::string path = "transformer.h." + std::to_string(i);
             block.ln_1.epsilon = block.ln_2.epsilon = config.layer_norm_epsilon;
             block.attn.heads = config.n_head;
-            block.attn.scale = config.scale_attn_weights
-                                   ? 1 / std::sqrt(static_cast<double>(config.n_embd / config.n_head))
-                                   : 1;
+            block.attn.scale =
+                config.scale_attn_weights ? 1 / std::sqrt(static_cast<double>(config.n_embd / config.n_head)) : 1;
             if (config.scale_attn_by_inverse_layer_idx) {
                 block.attn.scale /= static_cast<double>(i + 1);
             }
@@ -94,12 +93,12 @@ struct Gpt2 {
 
     /// New caches for `batch` rows of at most `capacity` tokens.
     KeyValueCaches<T, D> make_caches(std::int64_t batch, std::int64_t capacity) const {
-        return KeyValueCaches<T, D>(transformer.h.size(), KeyValueCache<T, D>(batch, capacity, config.n_head,
-                                                                              config.n_embd / config.n_head));
+        return KeyValueCaches<T, D>(transformer.h.size(),
+                                    KeyValueCache<T, D>(batch, capacity, config.n_head, config.n_embd / config.n_head));
     }
 
-    /// The final hidden states [batch, length, n_embd] for `ids` [batch, length]. With caches, the ids follow the tokens
-    /// that they hold. Throws ShapeError for a row longer than n_positions and for an id outside the vocabulary.
+    /// The final hidden states [batch, length, n_embd] for `ids` [batch, length]. With caches, the ids follow the
+    /// tokens that they hold. Throws ShapeError for a row longer than n_positions and for an id outside the vocabulary.
     Tensor<T, D> hidden(const Tensor<std::int32_t, D>& ids, const ForwardContext<D>& context = {},
                         KeyValueCaches<T, D>* caches = nullptr) const {
         if (ids.rank() != 2) {
@@ -114,8 +113,8 @@ struct Gpt2 {
         for (std::size_t i = 0; i < transformer.h.size(); ++i) {
             const Gpt2Block<T, D>& block = transformer.h[i];
             if (gradient_checkpointing && context.training) {
-                x = checkpoint([&block, context](const Tensor<T, D>& input) { return block.forward(input, context, nullptr); },
-                               x);
+                x = checkpoint(
+                    [&block, context](const Tensor<T, D>& input) { return block.forward(input, context, nullptr); }, x);
             } else {
                 x = block.forward(x, context, caches ? &(*caches)[i] : nullptr);
             }
@@ -146,11 +145,12 @@ struct Gpt2 {
 
   private:
     /// Positions count from the start of the row, or of each token's document.
-    Tensor<std::int32_t, D> position_ids(const Shape& shape, std::int64_t past, const ForwardContext<D>& context) const {
+    Tensor<std::int32_t, D> position_ids(const Shape& shape, std::int64_t past,
+                                         const ForwardContext<D>& context) const {
         const std::int64_t length = shape[1];
         if (past + length > config.n_positions) {
-            throw ShapeError(concat("gpt2: a row of ", past + length, " tokens, expected at most n_positions = ",
-                                    config.n_positions));
+            throw ShapeError(concat("gpt2: a row of ", past + length,
+                                    " tokens, expected at most n_positions = ", config.n_positions));
         }
         std::vector<std::int32_t> starts;
         if (context.document_start.defined()) {

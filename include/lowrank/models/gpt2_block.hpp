@@ -23,7 +23,8 @@ Tensor<T, D> project_to_residual(const Linear<T, D>& layer, const Tensor<T, D>& 
     if (context.training && p > 0) {
         return residual + dropout(layer.forward(x, context), p, context.seed, site);
     }
-    return layer.forward(x, context, {.bias = {}, .column_scale = {}, .activation = Activation::none, .residual = residual});
+    return layer.forward(x, context,
+                         {.bias = {}, .column_scale = {}, .activation = Activation::none, .residual = residual});
 }
 
 /// Multi-head causal self-attention.
@@ -58,7 +59,8 @@ struct Gpt2Attention {
         } else {
             const std::int64_t batch = x.size(0), length = x.size(1), width = x.size(2);
             const auto part = [&](std::int64_t index) {
-                return reshape(slice(qkv, 2, index * width, (index + 1) * width), {batch, length, heads, width / heads});
+                return reshape(slice(qkv, 2, index * width, (index + 1) * width),
+                               {batch, length, heads, width / heads});
             };
             cache->append(part(1), part(2));
             mixed = attention(part(0), cache->keys(), cache->values(), options);
@@ -82,7 +84,8 @@ struct Gpt2Mlp {
     }
 
     Tensor<T, D> forward(const Tensor<T, D>& x, const Tensor<T, D>& residual, const ForwardContext<D>& context) const {
-        const Tensor<T, D> hidden = c_fc.forward(x, context, {.bias = {}, .column_scale = {}, .activation = activation, .residual = {}});
+        const Tensor<T, D> hidden =
+            c_fc.forward(x, context, {.bias = {}, .column_scale = {}, .activation = activation, .residual = {}});
         return project_to_residual(c_proj, hidden, residual, resid_pdrop, resid_site, context);
     }
 };

@@ -75,9 +75,9 @@ inline Gpt2Config read_gpt2_config(const std::filesystem::path& directory) {
     }
     config.activation_function = detail::gpt2_activation(reader);
     config.layer_norm_epsilon = reader.get_number_or("layer_norm_epsilon", 1e-5, 0.0, 1.0);
-    for (const auto& [key, target] : {std::pair{"resid_pdrop", &config.resid_pdrop},
-                                      std::pair{"embd_pdrop", &config.embd_pdrop},
-                                      std::pair{"attn_pdrop", &config.attn_pdrop}}) {
+    for (const auto& [key, target] :
+         {std::pair{"resid_pdrop", &config.resid_pdrop}, std::pair{"embd_pdrop", &config.embd_pdrop},
+          std::pair{"attn_pdrop", &config.attn_pdrop}}) {
         *target = reader.get_number_or(key, 0.1, 0.0, 0.999);
     }
     config.scale_attn_weights = reader.get_bool_or("scale_attn_weights", true);
@@ -92,11 +92,30 @@ inline Gpt2Config read_gpt2_config(const std::filesystem::path& directory) {
         config.eos_token_id = static_cast<std::int32_t>(reader.get_integer("eos_token_id", 0, most));
     }
     // Keys that say nothing about the mathematics here.
-    for (const char* key : {"architectures", "n_ctx", "dtype", "torch_dtype", "bos_token_id", "pad_token_id", "use_cache",
-                            "transformers_version", "initializer_range", "_name_or_path", "summary_type",
-                            "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
-                            "task_specific_params", "return_dict", "output_hidden_states", "output_attentions",
-                            "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type"}) {
+    for (const char* key : {"architectures",
+                            "n_ctx",
+                            "dtype",
+                            "torch_dtype",
+                            "bos_token_id",
+                            "pad_token_id",
+                            "use_cache",
+                            "transformers_version",
+                            "initializer_range",
+                            "_name_or_path",
+                            "summary_type",
+                            "summary_use_proj",
+                            "summary_activation",
+                            "summary_proj_to_labels",
+                            "summary_first_dropout",
+                            "task_specific_params",
+                            "return_dict",
+                            "output_hidden_states",
+                            "output_attentions",
+                            "chunk_size_feed_forward",
+                            "is_encoder_decoder",
+                            "id2label",
+                            "label2id",
+                            "problem_type"}) {
         reader.find(key);
     }
     config.unknown_keys = reader.unread_keys();

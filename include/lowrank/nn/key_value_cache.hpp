@@ -23,8 +23,8 @@ class KeyValueCache {
     /// fit.
     void append(const Tensor<T, D>& keys, const Tensor<T, D>& values) {
         const std::int64_t count = keys.rank() == 4 ? keys.size(1) : 0;
-        if (keys.shape() != Shape{keys_.size(0), count, keys_.size(2), keys_.size(3)} || values.shape() != keys.shape() ||
-            length_ + count > capacity()) {
+        if (keys.shape() != Shape{keys_.size(0), count, keys_.size(2), keys_.size(3)} ||
+            values.shape() != keys.shape() || length_ + count > capacity()) {
             throw ShapeError(concat("key-value cache of shape ", keys_.shape(), " with ", length_,
                                     " positions used: keys ", keys.shape(), " and values ", values.shape(),
                                     " do not fit"));

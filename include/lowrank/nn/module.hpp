@@ -29,7 +29,9 @@ struct AnyVisit {
 
 /// A struct with `fields(visit)`.
 template <class M>
-concept Module = requires(M& module) { module.fields(detail::AnyVisit{}); };
+concept Module = requires(M& module) {
+    module.fields(detail::AnyVisit{});
+};
 
 namespace detail {
 

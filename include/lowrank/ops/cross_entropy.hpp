@@ -1,6 +1,7 @@
 // Cross-entropy of logits and labels, summed.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -8,7 +9,6 @@
 #include "lowrank/backend/cpu/columns.hpp"
 #include "lowrank/backend/cpu/cross_entropy.hpp"
 #include "lowrank/core/labels.hpp"
-#include "lowrank/ops/cast.hpp"
 #include "lowrank/ops/views.hpp"
 
 namespace lowrank {
@@ -33,6 +33,13 @@ Tensor<T, D> scaled_by(const Tensor<T, D>& x, const Tensor<C, D>& factor) {
 
 } // namespace detail
 
+/// How many labels are supervised, not `ignored_label`: what a summed loss is divided by (unless it is 0).
+template <DeviceTag D>
+std::int64_t count_supervised(const Tensor<std::int32_t, D>& labels) {
+    const std::vector<std::int32_t> host = contiguous(labels).to_vector();
+    return static_cast<std::int64_t>(host.size()) - std::count(host.begin(), host.end(), ignored_label);
+}
+
 /// The sum over rows of -log softmax(logits)[label], for logits [rows, classes] and labels [rows], where ignored_label
 /// leaves a row out: torch's cross_entropy with reduction "sum". A scalar of compute_t<T>, summed in double. Throws
 /// ShapeError for shapes that do not fit and OptionError for a label that is no class.
@@ -49,16 +56,17 @@ Tensor<compute_t<T>, D> cross_entropy(const Tensor<T, D>& logits, const Tensor<s
     for (std::size_t i = 0; i < host.size(); ++i) {
         detail::check_label("cross_entropy", i, host[i], classes);
     }
-    const Tensor<C, D> x = cast<C>(contiguous(logits).detach());
-    const Edge ex = edge(logits);
+    const Tensor<T, D> x = contiguous(logits);
     Tensor<double, D> losses = Tensor<double, D>::empty({rows});
-    Tensor<C, D> gradient = ex ? Tensor<C, D>::empty(x.shape()) : Tensor<C, D>();
-    cross_entropy_rows(D{}, rows, classes, x.data(), targets.data(), losses.mutable_data(),
-                       ex ? gradient.mutable_data() : nullptr);
+    cross_entropy_rows(D{}, rows, classes, x.data(), targets.data(), losses.mutable_data(), static_cast<T*>(nullptr));
     Tensor<C, D> loss = Tensor<C, D>::empty({});
     sum_losses(D{}, rows, losses.data(), loss.mutable_data());
-    return record(loss, bool(ex),
-                  [ex, gradient](const Tensor<C, D>& dy) { ex.add(cast<T>(detail::scaled_by(gradient, dy))); });
+    const Edge ex = edge(x);
+    return record(loss, bool(ex), [=, sx = save_if(ex, x), st = save_if(ex, targets)](const Tensor<C, D>& dy) {
+        Tensor<T, D> dx = Tensor<T, D>::empty({rows, classes});
+        cross_entropy_backward(D{}, rows, classes, sx.get().data(), st.get().data(), dy.data(), dx.mutable_data());
+        ex.add(dx);
+    });
 }
 
 } // namespace lowrank

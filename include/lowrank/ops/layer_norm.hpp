@@ -16,16 +16,17 @@ Tensor<T, D> layer_norm(const Tensor<T, D>& input, const Tensor<compute_t<T>, D>
                         const Tensor<compute_t<T>, D>& bias, double epsilon) {
     using C = compute_t<T>;
     if (input.rank() < 1 || weight.shape() != Shape{input.size(-1)} || bias.shape() != weight.shape()) {
-        throw ShapeError(concat("layer_norm: expected weight and bias of the input's last extent: input ", input.shape(),
-                                ", weight ", weight.shape(), ", bias ", bias.shape()));
+        throw ShapeError(concat("layer_norm: expected weight and bias of the input's last extent: input ",
+                                input.shape(), ", weight ", weight.shape(), ", bias ", bias.shape()));
     }
     const Tensor<T, D> x = contiguous(input);
     const Tensor<C, D> gain = contiguous(weight), shift = contiguous(bias);
     const std::int64_t n = x.size(-1), rows = n > 0 ? x.numel() / n : 0;
     Tensor<T, D> y = Tensor<T, D>::empty(x.shape());
-    Tensor<C, D> mean = Tensor<C, D>::empty({rows}), rstd = Tensor<C, D>::empty({rows});
-    layer_norm_forward(D{}, rows, n, x.data(), gain.data(), shift.data(), epsilon, y.mutable_data(), mean.mutable_data(),
-                       rstd.mutable_data());
+    Tensor<double, D> mean = Tensor<double, D>::empty({rows});
+    Tensor<C, D> rstd = Tensor<C, D>::empty({rows});
+    layer_norm_forward(D{}, rows, n, x.data(), gain.data(), shift.data(), epsilon, y.mutable_data(),
+                       mean.mutable_data(), rstd.mutable_data());
     const Edge ex = edge(x);
     const Edge ew = edge(gain), eb = edge(shift);
     return record(y, ex || ew || eb,

@@ -1,6 +1,7 @@
 // Clipping by the global norm of the gradients, which also finds gradients that are not finite.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <optional>

@@ -35,6 +35,7 @@ template <int N>
 LOWRANK_INLINE Vec<float, N> exp(Vec<float, N> x) {
     using V = Vec<float, N>;
     using integers = typename V::integers;
+    using naturals = typename V::naturals;
     // e^x = 2^n · e^r, with n the integer nearest to x / ln 2: the low bits of a float near 1.5 · 2^23.
     constexpr float round = 0x1.8p23f;
     x = max(min(x, V(89.0f)), V(-104.0f));
@@ -44,10 +45,11 @@ LOWRANK_INLINE Vec<float, N> exp(Vec<float, N> x) {
     const V p = detail::polynomial(r, V(0.5f), V(0.166666657f), V(0.0416662954f), V(0.00833349768f), V(0.00139446883f),
                                    V(0.000197903122f));
     const V power = fma(r * r, p, r) + V(1.0f);
-    const integers whole = (integers)shifted.v - (integers)V(round).v;
-    const integers half = whole >> 1; // two factors, since 2^n itself may not be a float
-    const V first = typename V::Raw{(typename V::type)((half + 127) << 23)};
-    const V second = typename V::Raw{(typename V::type)((whole - half + 127) << 23)};
+    // 2^n as two factors, since it may not be a float itself.
+    const naturals whole = (naturals)shifted.v - (naturals)V(round).v;
+    const naturals half = (naturals)((integers)whole >> 1);
+    const V first = V::from_bits((half + 127) << 23);
+    const V second = V::from_bits((whole - half + 127) << 23);
     return power * first * second;
 }
 
@@ -56,13 +58,14 @@ template <int N>
 LOWRANK_INLINE Vec<float, N> log(Vec<float, N> x) {
     using V = Vec<float, N>;
     using integers = typename V::integers;
+    using naturals = typename V::naturals;
     constexpr float infinity = std::numeric_limits<float>::infinity();
     const auto subnormal = x < V(0x1p-126f);
     const V scaled = select(subnormal, x * V(0x1p23f), x);
     // x = 2^e · (1 + f), with 1 + f between sqrt(1/2), which is 0x3f3504f3, and sqrt(2).
-    const integers bits = (integers)scaled.v;
-    const integers exponent = (bits - 0x3f3504f3) >> 23;
-    const V f = V(typename V::Raw{(typename V::type)(bits - (exponent << 23))}) - V(1.0f);
+    const naturals bits = (naturals)scaled.v;
+    const integers exponent = (integers)(bits - 0x3f3504f3u) >> 23;
+    const V f = V::from_bits(bits - ((naturals)exponent << 23)) - V(1.0f);
     const V e =
         V(typename V::Raw{__builtin_convertvector(exponent, typename V::type)}) - select(subnormal, V(23.0f), V(0.0f));
     const V p = detail::polynomial(f, V(0.333333135f), V(-0.250000089f), V(0.200021192f), V(-0.166679859f),

@@ -23,8 +23,8 @@ template <int N>
 LOWRANK_INLINE Vec<float, N> load_halves(const void* p) {
     using V = Vec<float, N>;
     using naturals = typename V::naturals;
-    return typename V::Raw{(typename V::type) __builtin_convertvector(
-        *static_cast<const typename InMemory<std::uint16_t, N>::type*>(p), naturals)};
+    return V::from_bits(
+        __builtin_convertvector(*static_cast<const typename InMemory<std::uint16_t, N>::type*>(p), naturals));
 }
 
 // fp16 bits in 32-bit lanes to float. 2^112 moves the exponent's bias, and makes subnormals normal.
@@ -34,10 +34,10 @@ LOWRANK_INLINE Vec<float, N> from_half(Vec<float, N> half) {
     using naturals = typename V::naturals;
     const naturals bits = (naturals)half.v;
     const naturals magnitude = (bits & 0x7fffu) << 13;
-    const V finite = V(typename V::Raw{(typename V::type)magnitude}) * V(0x1p112f);
+    const V finite = V::from_bits(magnitude) * V(0x1p112f);
     const naturals special = magnitude | 0x7f800000u; // infinity, or NaN with its payload
     const naturals value = (naturals)(magnitude >= 0x7c00u << 13) & (special ^ (naturals)finite.v);
-    return typename V::Raw{(typename V::type)(((naturals)finite.v ^ value) | ((bits & 0x8000u) << 16))};
+    return V::from_bits(((naturals)finite.v ^ value) | ((bits & 0x8000u) << 16));
 }
 
 // The bits of float lanes rounded to bf16: to nearest, ties to even; NaN stays NaN.
@@ -48,7 +48,7 @@ LOWRANK_INLINE Vec<float, N> round_to_bf16(Vec<float, N> x) {
     const naturals bits = (naturals)x.v;
     const naturals rounded = bits + (0x7fffu + ((bits >> 16) & 1u));
     const naturals quiet = bits | 0x400000u;
-    return select(x == x, V(typename V::Raw{(typename V::type)rounded}), V(typename V::Raw{(typename V::type)quiet}));
+    return select(x == x, V::from_bits(rounded), V::from_bits(quiet));
 }
 
 } // namespace detail
@@ -68,7 +68,7 @@ LOWRANK_INLINE V load(const T* p) {
         static_assert(sizeof(T) == 2 && std::same_as<typename V::scalar, float>, "no such load");
         const V halves = detail::load_halves<n>(p);
         if constexpr (std::same_as<T, bf16>) {
-            return typename V::Raw{(typename V::type)((typename V::naturals)halves.v << 16)};
+            return V::from_bits((typename V::naturals)halves.v << 16);
         } else {
             return detail::from_half(halves);
         }

@@ -64,6 +64,8 @@ struct Vec {
     Vec() = default;
     LOWRANK_INLINE Vec(S all) : v(LOWRANK_BROADCAST(all - type{})) {} // x - 0 is x, even for x = -0
     LOWRANK_INLINE Vec(Raw raw) : v(raw.v) {}
+    /// The lanes that have these bits: the reverse of the cast `(naturals)x.v`.
+    LOWRANK_INLINE static Vec from_bits(const naturals& bits) { return Raw{(type)bits}; }
 
     LOWRANK_INLINE S operator[](int lane) const { return v[lane]; }
 
@@ -92,10 +94,10 @@ struct Vec {
     LOWRANK_INLINE friend Vec min(Vec a, Vec b) { return Raw{b.v < a.v ? b.v : a.v}; }
     /// The larger; a where either is NaN (so a NaN in a is kept).
     LOWRANK_INLINE friend Vec max(Vec a, Vec b) { return Raw{b.v > a.v ? b.v : a.v}; }
-    LOWRANK_INLINE friend Vec abs(Vec a) { return Raw{(type)((naturals)a.v & ~sign_bit)}; }
+    LOWRANK_INLINE friend Vec abs(Vec a) { return from_bits((naturals)a.v & ~sign_bit); }
     /// The magnitude of a with the sign of b.
     LOWRANK_INLINE friend Vec copysign(Vec a, Vec b) {
-        return Raw{(type)(((naturals)a.v & ~sign_bit) | ((naturals)b.v & sign_bit))};
+        return from_bits(((naturals)a.v & ~sign_bit) | ((naturals)b.v & sign_bit));
     }
 
   private:

@@ -17,8 +17,8 @@ class WeightSlot {
     WeightSlot() = default;
     /// A frozen weight.
     template <class W>
-        requires std::convertible_to<W*, const Weight<D>*>
-    WeightSlot(std::shared_ptr<W> frozen) : frozen_(std::move(frozen)) {}
+    requires std::convertible_to < W*, const Weight<D>
+    * > WeightSlot(std::shared_ptr<W> frozen) : frozen_(std::move(frozen)) {}
     /// Values of shape [out, in] or [in, out], by `orientation`; trained when they are a leaf of the graph.
     /// Throws ShapeError when they are no contiguous matrix.
     WeightSlot(Tensor<C, D> values, Orientation orientation) : values_(std::move(values)), orientation_(orientation) {

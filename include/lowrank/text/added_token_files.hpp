@@ -23,11 +23,10 @@ class AddedTokenCollector {
     /// The vocabulary must outlive the collector.
     explicit AddedTokenCollector(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
 
-    /// Takes a token with an id of its own. Throws FileError where the vocabulary has it under another.
+    /// Takes a token. Throws FileError where its text is empty or known under another id.
     void add(const AddedToken& token, const std::string& file) {
-        if (token.text.empty() || token.id < 0 || token.id >= max_token_id_count) {
-            throw FileError(concat(file, ": found the added token ", in_quotes(token.text), " with id ", token.id,
-                                   ", expected some text and an id from 0 to ", max_token_id_count - 1));
+        if (token.text.empty()) {
+            throw FileError(concat(file, ": found an added token without text, with id ", token.id));
         }
         if (const auto known = find(token.text); known && *known != token.id) {
             throw FileError(concat(file, ": found the added token ", in_quotes(token.text), " with id ", token.id,
@@ -61,10 +60,12 @@ class AddedTokenCollector {
                 object.fail(key, "true", "false (added tokens that depend on their surroundings are not supported)");
             }
         }
-        const bool in_range = id >= 0 && id < max_token_id_count; // add() refuses -1
-        add({object.get_string("content"), in_range ? static_cast<std::int32_t>(id) : -1,
-             object.get_bool_or("special", false)},
-            object.file());
+        const std::string text = object.get_string("content");
+        if (id < 0 || id >= max_token_id_count) {
+            object.fail("content", concat(in_quotes(text), " with id ", id),
+                        concat("an id from 0 to ", max_token_id_count - 1));
+        }
+        add({text, static_cast<std::int32_t>(id), object.get_bool_or("special", false)}, object.file());
     }
 
     std::optional<std::int32_t> find(std::string_view text) const {

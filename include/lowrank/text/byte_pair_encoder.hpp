@@ -28,7 +28,8 @@ class BytePairEncoder {
                 bpe_.encode(piece, ids);
                 return;
             }
-            const detail::WordCache::Key key = cache.key(piece);
+            const detail::WordCache::Key key =
+                cache.key(piece, static_cast<std::size_t>(text.data() + text.size() - piece.data()));
             if (!cache.find(key, ids)) {
                 const std::size_t first = ids.size();
                 bpe_.encode(piece, ids);

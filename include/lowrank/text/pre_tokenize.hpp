@@ -21,11 +21,15 @@ struct ClassifiedChar {
     std::uint8_t length;
 };
 
+/// The class of the byte at `position`, or not_ascii.
+inline CharClass byte_class(std::string_view text, std::size_t position) {
+    return byte_classes[static_cast<unsigned char>(text[position])];
+}
+
 /// The class and length in bytes of the character at `position`; the text must be well-formed UTF-8.
 inline ClassifiedChar classify(std::string_view text, std::size_t position) {
-    const auto lead = static_cast<unsigned char>(text[position]);
-    if (lead < 0x80) {
-        return {ascii_classes[lead], 1};
+    if (const CharClass type = byte_class(text, position); type != not_ascii) {
+        return {type, 1};
     }
     const Utf8Step step = utf8_step(text, position);
     return {CharClassTable::of(step.code_point), step.length};
@@ -34,11 +38,15 @@ inline ClassifiedChar classify(std::string_view text, std::size_t position) {
 /// The end of the run of characters of class `type` that goes on at `position`.
 inline std::size_t run_end(std::string_view text, std::size_t position, CharClass type) {
     while (position < text.size()) {
-        const ClassifiedChar next = classify(text, position);
-        if (next.type != type) {
+        if (const CharClass ascii = byte_class(text, position); ascii == type) {
+            ++position;
+        } else if (ascii != not_ascii) {
+            break;
+        } else if (const ClassifiedChar next = classify(text, position); next.type == type) {
+            position += next.length;
+        } else {
             break;
         }
-        position += next.length;
     }
     return position;
 }

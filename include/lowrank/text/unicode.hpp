@@ -147,12 +147,16 @@ class CharClassTable {
     std::array<std::uint8_t, 0x110000 / 4> packed_{};
 };
 
-inline constexpr std::array<CharClass, 128> ascii_classes = [] {
-    std::array<CharClass, 128> classes{};
+/// No class: of bytes that are part of a longer character.
+inline constexpr CharClass not_ascii{0xff};
+
+inline constexpr std::array<CharClass, 256> byte_classes = [] {
+    std::array<CharClass, 256> classes{};
     for (std::size_t c = 0; c < classes.size(); ++c) {
         const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
         const bool space = c == ' ' || (c >= '\t' && c <= '\r');
-        classes[c] = letter                 ? CharClass::letter
+        classes[c] = c >= 0x80              ? not_ascii
+                     : letter               ? CharClass::letter
                      : space                ? CharClass::space
                      : c >= '0' && c <= '9' ? CharClass::number
                                             : CharClass::other;
@@ -164,7 +168,7 @@ inline constexpr std::array<CharClass, 128> ascii_classes = [] {
 
 /// The class of a code point (0 … 0x10FFFF), as Hugging Face tokenizers see it.
 inline CharClass char_class(char32_t code_point) {
-    return code_point < 0x80 ? detail::ascii_classes[code_point] : detail::CharClassTable::of(code_point);
+    return code_point < 0x80 ? detail::byte_classes[code_point] : detail::CharClassTable::of(code_point);
 }
 
 } // namespace lowrank

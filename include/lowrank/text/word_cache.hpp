@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -14,35 +15,46 @@
 
 namespace lowrank::detail {
 
-/// A direct-mapped cache: each piece has one slot, a cache line, where the newest replaces what was there.
+/// A direct-mapped cache: each piece has one slot, where the newest replaces what was there.
 class WordCache {
   public:
-    static constexpr std::size_t longest = 24;    ///< bytes of a piece that is remembered
+    static constexpr std::size_t longest = 23;    ///< bytes of a piece that is remembered
     static constexpr std::size_t most_tokens = 9; ///< of such a piece
 
-    /// A piece's bytes, padded with zeros, and its length: equal keys are equal pieces.
+    /// A piece's bytes padded with zeros, and in the last byte its length: equal keys are equal pieces.
     struct Key {
         std::array<std::uint64_t, 3> words{};
-        std::uint32_t length = 0;
-
-        bool operator==(const Key&) const = default;
     };
 
-    /// The key of a piece of 1 … `longest` bytes.
-    static Key key(std::string_view piece) {
+    /// The key of a piece of 1 … `longest` bytes; `readable` bytes of memory, at least the piece's, may be read.
+    static Key key(std::string_view piece, std::size_t readable) {
         Key key;
-        key.length = static_cast<std::uint32_t>(piece.size());
-        std::memcpy(key.words.data(), piece.data(), piece.size());
+        if (readable >=
+            sizeof key) { // the usual case: whole words, and then a mask, instead of a call to copy a few bytes
+            const Key& mask = masks[piece.size()];
+            std::memcpy(&key, piece.data(), sizeof key);
+            for (std::size_t i = 0; i < 3; ++i) {
+                key.words[i] &= mask.words[i];
+            }
+        } else {
+            std::memcpy(&key, piece.data(), piece.size());
+        }
+        key.words[2] |= lengths[piece.size()];
         return key;
     }
 
     /// Appends the tokens remembered for `key`, if they are; says whether.
     bool find(const Key& key, std::vector<std::int32_t>& ids) const {
         const Slot& slot = slots_[place(key)];
-        if (slot.key != key) {
+        const auto& [a, b, c] = slot.key.words;
+        if (((a ^ key.words[0]) | (b ^ key.words[1]) | (c ^ key.words[2])) != 0) {
             return false;
         }
-        ids.insert(ids.end(), slot.tokens.data(), slot.tokens.data() + slot.count);
+        if (slot.count == 1) {
+            ids.push_back(slot.tokens[0]);
+        } else {
+            ids.insert(ids.end(), slot.tokens.data(), slot.tokens.data() + slot.count);
+        }
         return true;
     }
 
@@ -59,10 +71,10 @@ class WordCache {
     }
 
   private:
-    static constexpr int slot_bits = 14; // of 72 bytes: 1.2 MB
+    static constexpr int slot_bits = 15; // of 64 bytes: 2 MB
 
-    struct Slot {
-        Key key; // length 0 where nothing is remembered: no piece is empty
+    struct Slot { // one line of the processor's cache
+        Key key;  // all zero, which is no piece's, where nothing is remembered
         std::uint32_t count = 0;
         std::array<std::int32_t, most_tokens> tokens{};
     };
@@ -73,6 +85,28 @@ class WordCache {
         hash = (hash ^ (hash >> 32) ^ key.words[2]) * 0x9e3779b97f4a7c15u;
         return hash >> (64 - slot_bits);
     }
+
+    using KeyBytes = std::array<unsigned char, sizeof(Key)>;
+    /// masks[n] keeps the first n bytes, in either byte order.
+    static constexpr std::array<Key, longest + 1> masks = [] {
+        std::array<Key, longest + 1> masks{};
+        for (std::size_t n = 0; n <= longest; ++n) {
+            KeyBytes bytes{};
+            std::fill_n(bytes.begin(), n, static_cast<unsigned char>(0xff));
+            masks[n] = std::bit_cast<Key>(bytes);
+        }
+        return masks;
+    }();
+    /// The last word of a key of which only the length, n, is set.
+    static constexpr std::array<std::uint64_t, longest + 1> lengths = [] {
+        std::array<std::uint64_t, longest + 1> words{};
+        for (std::size_t n = 0; n <= longest; ++n) {
+            KeyBytes bytes{};
+            bytes.back() = static_cast<unsigned char>(n);
+            words[n] = std::bit_cast<Key>(bytes).words[2];
+        }
+        return words;
+    }();
 
     std::vector<Slot> slots_ = std::vector<Slot>(std::size_t(1) << slot_bits);
 };

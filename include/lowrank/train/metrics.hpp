@@ -13,14 +13,14 @@ namespace lowrank {
 
 /// One optimizer step.
 struct StepMetrics {
-    std::int64_t step = 0;       ///< from 1
-    double epoch = 0;            ///< epochs done, with fraction
-    double loss = 0;             ///< mean over the step's supervised tokens
-    double learning_rate = 0;    ///< used in this step
-    double grad_norm = 0;        ///< before clipping
-    std::int64_t tokens = 0;     ///< padding excluded
-    double seconds = 0;          ///< of this step
-    bool skipped = false;        ///< the loss or a gradient was not finite, and nothing was updated
+    std::int64_t step = 0;    ///< from 1
+    double epoch = 0;         ///< epochs done, with fraction
+    double loss = 0;          ///< mean over the step's supervised tokens
+    double learning_rate = 0; ///< used in this step
+    double grad_norm = 0;     ///< before clipping
+    std::int64_t tokens = 0;  ///< padding excluded
+    double seconds = 0;       ///< of this step
+    bool skipped = false;     ///< the loss or a gradient was not finite, and nothing was updated
 
     double tokens_per_second() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 };

@@ -16,7 +16,10 @@ class Progress {
   public:
     /// Plain lines appear every `every` steps; the live line at every step.
     Progress(std::int64_t total_steps, std::int64_t every)
-        : total_(total_steps), every_(every), live_(isatty(STDERR_FILENO) != 0), start_(Clock::now()) {}
+        : total_(total_steps),
+          every_(every),
+          live_(isatty(STDERR_FILENO) != 0),
+          start_(Clock::now()) {}
 
     void show(const StepMetrics& m) {
         ++shown_;
@@ -28,8 +31,8 @@ class Progress {
         const double left = elapsed / static_cast<double>(shown_) * static_cast<double>(total_ - m.step);
         char text[160];
         std::snprintf(text, sizeof text, "step %lld/%lld  loss %.4f  lr %.2e  grad %.3f  %.0f tokens/s  %s left%s",
-                      static_cast<long long>(m.step), static_cast<long long>(total_), m.loss, m.learning_rate, m.grad_norm,
-                      elapsed > 0 ? static_cast<double>(tokens_) / elapsed : 0.0, duration(left).c_str(),
+                      static_cast<long long>(m.step), static_cast<long long>(total_), m.loss, m.learning_rate,
+                      m.grad_norm, elapsed > 0 ? static_cast<double>(tokens_) / elapsed : 0.0, duration(left).c_str(),
                       m.skipped ? "  (skipped: not finite)" : "");
         std::fprintf(stderr, live_ ? "\r\033[K%s" : "%s\n", text);
         std::fflush(stderr);

@@ -46,7 +46,10 @@ class Trainer {
     using C = compute_t<T>;
 
     Trainer(const M& model, DataLoader& loader, AdamW<C, D>& optimizer, const TrainerOptions& options)
-        : model_(model), loader_(loader), optimizer_(optimizer), options_(options) {}
+        : model_(model),
+          loader_(loader),
+          optimizer_(optimizer),
+          options_(options) {}
 
     /// One optimizer step: the gradient of the mean loss over the supervised tokens of all its micro-batches. A step
     /// whose loss or gradient is not finite updates nothing; the third one in a row throws NumericError, naming the
@@ -135,8 +138,10 @@ double evaluate(const M& model, const Dataset& data, std::int64_t batch_size) {
     std::int64_t tokens = 0;
     for (std::int64_t i = loader.steps_per_epoch(); i > 0; --i) {
         for (const Batch& batch : loader.next().micro_batches) {
-            loss += static_cast<double>(model.loss(detail::batch_tensor<D>(batch, batch.input_ids),
-                                                   detail::batch_tensor<D>(batch, batch.labels)).item());
+            loss += static_cast<double>(
+                model
+                    .loss(detail::batch_tensor<D>(batch, batch.input_ids), detail::batch_tensor<D>(batch, batch.labels))
+                    .item());
             tokens += batch.supervised_tokens;
         }
     }

@@ -31,11 +31,11 @@ struct MatmulTasks {
 /// group of panels of B in the second-level cache. All row counts are multiples of the tile's rows.
 struct MatmulBlocks {
     int width, lanes, tile_rows;
-    std::int64_t panel = 2 * lanes;                                // columns of a panel of B
-    std::int64_t group = 4 * panel;                                // columns of a task
-    std::int64_t rows = 504 / tile_rows * tile_rows;               // rows of a task
-    std::int64_t cached_rows = 224 / tile_rows * tile_rows;        // rows of A that meet a group before the next rows
-    static constexpr std::int64_t k = 256;                         // steps of k between visits of the sums
+    std::int64_t panel = 2 * lanes;                         // columns of a panel of B
+    std::int64_t group = 4 * panel;                         // columns of a task
+    std::int64_t rows = 504 / tile_rows * tile_rows;        // rows of a task
+    std::int64_t cached_rows = 224 / tile_rows * tile_rows; // rows of A that meet a group before the next rows
+    static constexpr std::int64_t k = 256;                  // steps of k between visits of the sums
 
     template <class C>
     static MatmulBlocks of(int width) {
@@ -117,7 +117,8 @@ void pack_strips(std::span<const MatmulSegment<T, Cpu>> segments, std::int64_t m
                  compute_t<T>* target) {
     const std::int64_t strips = (m + tile_rows - 1) / tile_rows;
     for (const MatmulSegment<T, Cpu>& segment : segments) {
-        const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(segment.k, 1)));
+        const std::int64_t grain =
+            std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(segment.k, 1)));
         parallel_chunks(strips, grain, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t strip = begin; strip < end; ++strip) {
                 const std::int64_t row = strip * tile_rows;
@@ -154,8 +155,7 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     parallel_for(row_blocks * groups, [&](std::int64_t task) {
         const std::int64_t row0 = task % row_blocks * blocks.rows, column0 = task / row_blocks * blocks.group;
         const std::int64_t rows = std::min(blocks.rows, m - row0);
-        auto scratch =
-            Storage<Cpu>::allocate(static_cast<std::size_t>((rows + blocks.k) * blocks.group) * sizeof(C));
+        auto scratch = Storage<Cpu>::allocate(static_cast<std::size_t>((rows + blocks.k) * blocks.group) * sizeof(C));
         C* sums = static_cast<C*>(scratch.mutable_data());
         simd::run_for_isa<detail::MultiplyBlock>(problem, row0, column0, sums, sums + rows * blocks.group);
     });

@@ -1,16 +1,14 @@
 // The optimizer's kernels on the host: a step of AdamW, and the sum of squares that a gradient's norm is made of.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "lowrank/backend/cpu/strided_loop.hpp"
 #include "lowrank/core/device.hpp"
 #include "lowrank/core/parallel.hpp"
 #include "lowrank/simd/dispatch.hpp"
+#include "lowrank/simd/memory.hpp"
 #include "lowrank/simd/vec.hpp"
 
 namespace lowrank {
@@ -49,29 +47,22 @@ struct AdamwKernel {
 
   private:
     template <int N, class A>
-    [[gnu::always_inline]] static inline simd::Vec<A, N> load(const A* from) {
-        simd::Vec<A, N> out;
-        std::memcpy(&out, from, sizeof out);
-        return out;
-    }
-
-    template <int N, class A>
     [[gnu::always_inline]] static inline void update(A* parameter, A* m, A* v, const A* gradient, const A* scalars,
                                                      const AdamwConstants<A>& c) {
         using V = simd::Vec<A, N>;
-        const V g = load<N>(gradient) * V(scalars[adamw_clip]);
-        const V old_m = load<N>(m);
+        const V g = simd::load<V>(gradient) * V(scalars[adamw_clip]);
+        const V old_m = simd::load<V>(m);
         const V new_m = c.from_gradient ? fma(V(-c.rest1), g - old_m, g) : fma(V(c.weight1), g - old_m, old_m);
-        const V new_v = fma(V(c.weight2) * g, g, load<N>(v) * V(c.beta2));
+        const V new_v = fma(V(c.weight2) * g, g, simd::load<V>(v) * V(c.beta2));
         const V denominator = simd::sqrt(new_v) / V(scalars[adamw_correction]) + V(c.epsilon);
-        const V p = load<N>(parameter);
+        const V p = simd::load<V>(parameter);
         // The two small changes are added first, so that the parameter is rounded once: torch rounds it twice, and the
         // factor 1 - learning rate · weight decay besides, which in fp32 costs it several times this error.
         const V change = fma(V(scalars[adamw_decay]), p, V(scalars[adamw_step_size]) * new_m / denominator);
         const V new_p = p - change;
-        std::memcpy(m, &new_m, sizeof new_m);
-        std::memcpy(v, &new_v, sizeof new_v);
-        std::memcpy(parameter, &new_p, sizeof new_p);
+        simd::store(new_m, m);
+        simd::store(new_v, v);
+        simd::store(new_p, parameter);
     }
 };
 
@@ -85,10 +76,8 @@ struct SquaredSumKernel {
         std::int64_t i = 0;
         for (; i + 2 * lanes <= n; i += 2 * lanes) {
             for (int k = 0; k < 2; ++k) {
-                simd::Vec<A, lanes> values;
-                std::memcpy(&values, x + i + k * lanes, sizeof values);
-                const V wide(typename V::Raw{__builtin_convertvector(values.v, typename V::type)});
-                sums[k] = fma(wide, wide, sums[k]);
+                const V values = simd::load<V>(x + i + k * lanes);
+                sums[k] = fma(values, values, sums[k]);
             }
         }
         double sum = reduce_add(sums[0] + sums[1]);

@@ -125,6 +125,18 @@ struct RowExponential {
     }
 };
 
+/// y = exp(x − shift) · factor over a row.
+template <class T, class S>
+struct RowScaledExponential {
+    RowExponential<T, S> exponential;
+    S factor;
+    T* y;
+    template <class V, bool Whole>
+    LOWRANK_INLINE void operator()(const RowStep<V, Whole>& step) const {
+        step.store(exponential(step) * V(factor), y);
+    }
+};
+
 /// What normalizes a row: its largest element and the sum of exp(x − maximum).
 template <class S>
 struct RowNormalizer {

@@ -11,18 +11,6 @@ namespace lowrank {
 
 namespace detail {
 
-/// y = exp(x − maximum) · factor.
-template <class T, class S>
-struct SoftmaxStep {
-    RowExponential<T, S> exponential;
-    S factor;
-    T* y;
-    template <class V, bool Whole>
-    LOWRANK_INLINE void operator()(const RowStep<V, Whole>& step) const {
-        step.store(exponential(step) * V(factor), y);
-    }
-};
-
 /// y = (x − maximum) − logarithm of the sum.
 template <class T, class S>
 struct LogSoftmaxStep {
@@ -44,7 +32,7 @@ struct SoftmaxRow {
         if (logarithm) {
             row_map<V>(n, LogSoftmaxStep<T, S>{x, normalizer.maximum, static_cast<S>(std::log(normalizer.sum)), y});
         } else {
-            row_map<V>(n, SoftmaxStep<T, S>{{x, normalizer.maximum}, static_cast<S>(1.0 / normalizer.sum), y});
+            row_map<V>(n, RowScaledExponential<T, S>{{x, normalizer.maximum}, static_cast<S>(1.0 / normalizer.sum), y});
         }
     }
 };

@@ -67,6 +67,11 @@ TEST_CASE("a gradient is nobody else's memory") {
     backward(x + y, upstream, g);
     CHECK(g[x].to_vector() == V{2, 2});
     CHECK(g[y].to_vector() == V{2, 2});
+    const X a = x * 2, b = y * 2;
+    g.zero();
+    backward(a + b + a, upstream, g); // three rules hand on the one upstream gradient
+    CHECK(g[x].to_vector() == V{4, 4});
+    CHECK(g[y].to_vector() == V{2, 2});
     CHECK(upstream.to_vector() == V{1, 1});
 }
 

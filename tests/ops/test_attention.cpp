@@ -8,6 +8,7 @@
 #include "reference.hpp"
 
 using namespace lowrank;
+using lowrank::testing::reference_cases;
 
 namespace {
 
@@ -124,6 +125,43 @@ std::vector<double> mask_of(const Case& c, const AttentionOptions<Cpu>& options)
 }
 
 } // namespace
+
+TEST_CASE("attention equals PyTorch's, with gradients, within documents too") {
+    for (const auto& c : reference_cases("attention")) {
+        CAPTURE(c.name());
+        AttentionOptions<Cpu> options;
+        options.scale = c.number("scale");
+        if (c.has("segments")) {
+            const auto segments = c.tensor<double>("segments");
+            std::vector<std::int32_t> start;
+            for (std::int64_t b = 0; b < segments.size(0); ++b) {
+                const double* row = segments.data() + b * segments.size(1);
+                for (std::int64_t i = 0; i < segments.size(1); ++i) {
+                    start.push_back(i > 0 && row[i] == row[i - 1] ? start.back() : static_cast<std::int32_t>(i));
+                }
+            }
+            options.document_start = Tensor<std::int32_t>::from(start, segments.shape());
+        }
+        if (c.has("keep")) { // a mask of PyTorch's own: this checks the definition that masks of ours are checked with
+            options.dropout_p = c.number("p");
+            const auto y = naive(c.tensor<double>("q"), c.tensor<double>("k"), c.tensor<double>("v"), options,
+                                 c.tensor<double>("keep").to_vector());
+            CHECK(largest_difference(y, c.tensor<double>("y").to_vector()) < 1e-6);
+            continue;
+        }
+        const auto op = [&](const auto& x) {
+            return reshape(attention(x[0], x[1], x[2], options), c.tensor<double>("q").shape());
+        };
+        if (c.tensor<double>("q").size(1) ==
+            1) { // one key has probability 1: the gradients of q and k are rounding errors
+            const auto q = c.tensor<float>("q"), k = c.tensor<float>("k");
+            c.check<float>({"v"}, 1e-6, [&](const auto& v) { return op(std::vector{q, k, v[0]}); });
+            continue;
+        }
+        c.check<double>({"q", "k", "v"}, 1e-6, op);
+        c.check<float>({"q", "k", "v"}, 2e-6, op);
+    }
+}
 
 TEST_CASE("attention equals its definition") {
     for (const Case& c : cases) {

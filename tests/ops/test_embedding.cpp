@@ -74,7 +74,7 @@ TEST_CASE("bf16 activations from a float table: rounded, and the gradient is flo
     const auto ids = Tensor<std::int32_t>::from({1, 1}, {2});
     const auto table = leaf(random<float>({2, 5}, 3));
     const auto y = embedding<bf16>(ids, slot(table));
-    CHECK(y.to_vector()[0] == bf16(table.data()[5]));
+    CHECK(y.to_vector()[0].bits == bf16(table.data()[5]).bits);
     Gradients g;
     const auto dy = random<bf16>({2, 5}, 4);
     backward(y, dy, g);

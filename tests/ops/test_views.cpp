@@ -69,6 +69,24 @@ TEST_CASE("permute and transpose move elements; twice is the identity") {
     CHECK_THROWS_AS(transpose(x, 0, 3), ShapeError);
 }
 
+TEST_CASE("copies of permuted tensors, large enough to go by tiles") {
+    const X x = iota({19, 8, 33});
+    for (const Extents& dims :
+         {Extents{0, 2, 1}, Extents{1, 0, 2}, Extents{1, 2, 0}, Extents{2, 0, 1}, Extents{2, 1, 0}}) {
+        const X y = permute(x, dims);
+        const auto v = values(y);
+        std::size_t at = 0;
+        for (std::int64_t i = 0; i < y.size(0); ++i) {
+            for (std::int64_t j = 0; j < y.size(1); ++j) {
+                for (std::int64_t k = 0; k < y.size(2); ++k) {
+                    const Strides& s = y.strides();
+                    REQUIRE(v[at++] == static_cast<double>(i * s[0] + j * s[1] + k * s[2]));
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("slice, select, squeeze and unsqueeze are views") {
     const X x = iota({3, 4});
     CHECK(values(slice(x, 1, 1, 3)) == std::vector<double>{1, 2, 5, 6, 9, 10});

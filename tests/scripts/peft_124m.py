@@ -11,7 +11,6 @@ check fails where a loss is off by more than 1e-3, and prints both sides' time a
 
 import argparse
 import json
-import resource
 import shlex
 import shutil
 import statistics
@@ -47,6 +46,14 @@ WITHOUT_INPUT = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n"
     "{instruction}\n\n### Response:\n"
 )
+
+
+def peak_memory_mb():
+    """VmHWM, as our examples report theirs; getrusage would count the process that this one was forked from."""
+    return (
+        next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        / 1000
+    )
 
 
 def tokenized(record, tokenizer):
@@ -115,7 +122,7 @@ def train_by_peft(args):
             "start_to_first_step_done_seconds": ready + seconds[0],
             "supervised_tokens": sum(label != -100 for row in rows for label in row["labels"][1:]),
             "tokens": sum(len(row["input_ids"]) for row in rows),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_memory_mb": peak_memory_mb(),
         },
     )
 
@@ -150,7 +157,6 @@ def check(args):
         ours / "finetune.log",
     )
     whole = time.perf_counter() - begin
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     lines = [line for line in map(json.loads, (ours / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
     if len(lines) != len(expected):
         sys.exit(f"metrics.jsonl has {len(lines)} steps, expected {len(expected)}")
@@ -164,7 +170,7 @@ def check(args):
         f"median step: {statistics.median(line['seconds'] for line in lines):.3f} s, PEFT {peft['median_seconds']:.3f} s with {peft['threads']} threads; "
         f"whole program: {whole:.1f} s, PEFT {peft['start_to_first_step_done_seconds'] + sum(peft['seconds'][1:]):.1f} s"
     )
-    print(f"peak memory: {child:.0f} MB, PEFT {peft['peak_memory_mb']:.0f} MB")
+    print(f"peak memory: {max(line['peak_memory_mb'] for line in lines):.0f} MB, PEFT {peft['peak_memory_mb']:.0f} MB")
     sys.exit(not max(errors) <= 1e-3)
 
 

@@ -78,7 +78,7 @@ double ulps(float y, double reference) {
 }
 
 #if defined(__OPTIMIZE__)
-constexpr std::uint64_t stride = 97;
+constexpr std::uint64_t stride = 211;
 #else
 constexpr std::uint64_t stride = 4999;
 #endif

@@ -181,7 +181,7 @@ inline std::string describe(const ParameterCounts& counts) {
     const auto grouped = [](std::int64_t value) {
         std::string text = std::to_string(value);
         for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(text.size()) - 3; i > 0; i -= 3) {
-            text.insert(static_cast<std::size_t>(i), ",");
+            text.insert(static_cast<std::size_t>(i), 1, ',');
         }
         return text;
     };

@@ -60,7 +60,7 @@ class AtomicDirectory {
     /// The absolute target, links followed, so that a link to a directory stays a link.
     static std::filesystem::path resolve(const std::filesystem::path& target) {
         std::error_code error;
-        std::filesystem::path result = std::filesystem::weakly_canonical(target, error);
+        std::filesystem::path result = std::filesystem::weakly_canonical(std::filesystem::absolute(target), error);
         if (error || target.empty()) {
             throw FileError(concat(target.string(), ": cannot find the place of this directory: ", error.message()));
         }

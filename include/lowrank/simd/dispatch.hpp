@@ -15,7 +15,12 @@
 //
 //     struct Scale {
 //         template <int Width>
-//         [[gnu::always_inline]] static inline void run(float* x, std::size_t n, float factor) { … Vec<float, Width> …
+//         [[gnu::always_inline]] static inline void run(float* x, std::int64_t n, float factor) {
+//             using V = simd::Vec<float, Width>;
+//             for (std::int64_t i = 0; i < n; i += Width) {
+//                 const std::int64_t count = std::min<std::int64_t>(n - i, Width);
+//                 store(simd::load<V>(x + i, count) * V(factor), x + i, count);
+//             }
 //         }
 //     };
 //     simd::run_for_isa<Scale>(x, n, factor);

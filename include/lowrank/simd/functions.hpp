@@ -9,9 +9,8 @@
 namespace lowrank::simd {
 
 // The float versions below hold their budget over all floats, on every instruction set, subnormal arguments and results
-// included (where flags such as -ffast-math leave IEEE arithmetic alone). ULP: units in the last place of the correctly
-// rounded result. The double versions call the C library lane by lane. Coefficients:
-// tests/scripts/fit_simd_polynomials.py.
+// included. ULP: units in the last place of the exact result. Under -ffast-math, NaN, infinities, -0 and subnormals are
+// not kept. The double versions call the C library lane by lane. Coefficients: tests/scripts/fit_simd_polynomials.py.
 
 namespace detail {
 
@@ -36,17 +35,18 @@ LOWRANK_INLINE Vec<float, N> exp(Vec<float, N> x) {
     using V = Vec<float, N>;
     using integers = typename V::integers;
     using naturals = typename V::naturals;
-    // e^x = 2^n · e^r, with n the integer nearest to x / ln 2: the low bits of a float near 1.5 · 2^23.
+    // e^x = 2^n · e^r, with n the integer nearest to x / ln 2: the low bits of a float near 1.5 · 2^23. It is read from
+    // these bits, since -ffast-math would undo the rounding of `shifted - round`.
     constexpr float round = 0x1.8p23f;
     x = max(min(x, V(89.0f)), V(-104.0f));
     const V shifted = fma(x, V(1.44269504f), V(round));
-    const V n = shifted - V(round);
+    const naturals whole = (naturals)shifted.v - (naturals)V(round).v;
+    const V n = typename V::Raw{__builtin_convertvector((integers)whole, typename V::type)};
     const V r = fma(n, V(-detail::ln2_low), fma(n, V(-detail::ln2_high), x));
     const V p = detail::polynomial(r, V(0.5f), V(0.166666657f), V(0.0416662954f), V(0.00833349768f), V(0.00139446883f),
                                    V(0.000197903122f));
     const V power = fma(r * r, p, r) + V(1.0f);
     // 2^n as two factors, since it may not be a float itself.
-    const naturals whole = (naturals)shifted.v - (naturals)V(round).v;
     const naturals half = (naturals)((integers)whole >> 1);
     const V first = V::from_bits((half + 127) << 23);
     const V second = V::from_bits((whole - half + 127) << 23);

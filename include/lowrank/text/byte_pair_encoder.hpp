@@ -24,12 +24,12 @@ class BytePairEncoder {
         const detail::WordCachePool::Loan loan(*caches_);
         detail::WordCache& cache = *loan;
         for_each_piece(pattern_, text, [&](std::string_view piece) {
-            if (piece.size() > detail::WordCache::longest) {
+            if (piece.size() > detail::WordKey::longest) {
                 bpe_.encode(piece, ids);
                 return;
             }
-            const detail::WordCache::Key key =
-                cache.key(piece, static_cast<std::size_t>(text.data() + text.size() - piece.data()));
+            const auto readable = static_cast<std::size_t>(text.data() + text.size() - piece.data());
+            const detail::WordKey key = detail::word_key(piece, readable);
             if (!cache.find(key, ids)) {
                 const std::size_t first = ids.size();
                 bpe_.encode(piece, ids);

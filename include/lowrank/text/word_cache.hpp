@@ -15,39 +15,57 @@
 
 namespace lowrank::detail {
 
+/// A short piece's bytes padded with zeros, and in the last byte its length: equal keys are equal pieces. No piece's
+/// key is all zero.
+struct WordKey {
+    static constexpr std::size_t longest = 23; ///< bytes of a piece
+
+    std::array<std::uint64_t, 3> words{};
+
+    bool operator==(const WordKey& other) const {
+        return ((words[0] ^ other.words[0]) | (words[1] ^ other.words[1]) | (words[2] ^ other.words[2])) == 0;
+    }
+};
+
+/// For pieces of n bytes: `keep` has those bytes set, `length` has n as its last byte, in either byte order.
+struct WordKeyMask {
+    WordKey keep, length;
+};
+inline constexpr std::array<WordKeyMask, WordKey::longest + 1> word_key_masks = [] {
+    std::array<WordKeyMask, WordKey::longest + 1> masks{};
+    for (std::size_t n = 0; n < masks.size(); ++n) {
+        std::array<unsigned char, sizeof(WordKey)> keep{}, length{};
+        std::fill_n(keep.begin(), n, static_cast<unsigned char>(0xff));
+        length.back() = static_cast<unsigned char>(n);
+        masks[n] = {std::bit_cast<WordKey>(keep), std::bit_cast<WordKey>(length)};
+    }
+    return masks;
+}();
+
+/// The key of a piece of 1 … `longest` bytes, of which `readable` bytes of memory, at least the piece's, may be read.
+inline WordKey word_key(std::string_view piece, std::size_t readable) {
+    WordKey key;
+    if (readable >= sizeof key) { // the usual case: a copy of constant size, and then a mask
+        std::memcpy(&key.words, piece.data(), sizeof key);
+    } else {
+        std::memcpy(&key.words, piece.data(), piece.size());
+    }
+    const WordKeyMask& mask = word_key_masks[piece.size()];
+    for (std::size_t i = 0; i < key.words.size(); ++i) {
+        key.words[i] = (key.words[i] & mask.keep.words[i]) | mask.length.words[i];
+    }
+    return key;
+}
+
 /// A direct-mapped cache: each piece has one slot, where the newest replaces what was there.
 class WordCache {
   public:
-    static constexpr std::size_t longest = 23;    ///< bytes of a piece that is remembered
-    static constexpr std::size_t most_tokens = 9; ///< of such a piece
-
-    /// A piece's bytes padded with zeros, and in the last byte its length: equal keys are equal pieces.
-    struct Key {
-        std::array<std::uint64_t, 3> words{};
-    };
-
-    /// The key of a piece of 1 … `longest` bytes; `readable` bytes of memory, at least the piece's, may be read.
-    static Key key(std::string_view piece, std::size_t readable) {
-        Key key;
-        if (readable >=
-            sizeof key) { // the usual case: whole words, and then a mask, instead of a call to copy a few bytes
-            const Key& mask = masks[piece.size()];
-            std::memcpy(&key, piece.data(), sizeof key);
-            for (std::size_t i = 0; i < 3; ++i) {
-                key.words[i] &= mask.words[i];
-            }
-        } else {
-            std::memcpy(&key, piece.data(), piece.size());
-        }
-        key.words[2] |= lengths[piece.size()];
-        return key;
-    }
+    static constexpr std::size_t most_tokens = 9; ///< of a piece that is remembered
 
     /// Appends the tokens remembered for `key`, if they are; says whether.
-    bool find(const Key& key, std::vector<std::int32_t>& ids) const {
+    bool find(const WordKey& key, std::vector<std::int32_t>& ids) const {
         const Slot& slot = slots_[place(key)];
-        const auto& [a, b, c] = slot.key.words;
-        if (((a ^ key.words[0]) | (b ^ key.words[1]) | (c ^ key.words[2])) != 0) {
+        if (!(slot.key == key)) {
             return false;
         }
         if (slot.count == 1) {
@@ -59,7 +77,7 @@ class WordCache {
     }
 
     /// Remembers ids[first…] for `key`, unless they are too many.
-    void store(const Key& key, const std::vector<std::int32_t>& ids, std::size_t first) {
+    void store(const WordKey& key, const std::vector<std::int32_t>& ids, std::size_t first) {
         const std::size_t count = ids.size() - first;
         if (count > most_tokens) {
             return;
@@ -74,39 +92,17 @@ class WordCache {
     static constexpr int slot_bits = 15; // of 64 bytes: 2 MB
 
     struct Slot { // one line of the processor's cache
-        Key key;  // all zero, which is no piece's, where nothing is remembered
+        WordKey key;
         std::uint32_t count = 0;
         std::array<std::int32_t, most_tokens> tokens{};
     };
 
-    static std::size_t place(const Key& key) {
+    static std::size_t place(const WordKey& key) {
         std::uint64_t hash = key.words[0] * 0x9e3779b97f4a7c15u;
         hash = (hash ^ (hash >> 32) ^ key.words[1]) * 0xd6e8feb86659fd93u;
         hash = (hash ^ (hash >> 32) ^ key.words[2]) * 0x9e3779b97f4a7c15u;
         return hash >> (64 - slot_bits);
     }
-
-    using KeyBytes = std::array<unsigned char, sizeof(Key)>;
-    /// masks[n] keeps the first n bytes, in either byte order.
-    static constexpr std::array<Key, longest + 1> masks = [] {
-        std::array<Key, longest + 1> masks{};
-        for (std::size_t n = 0; n <= longest; ++n) {
-            KeyBytes bytes{};
-            std::fill_n(bytes.begin(), n, static_cast<unsigned char>(0xff));
-            masks[n] = std::bit_cast<Key>(bytes);
-        }
-        return masks;
-    }();
-    /// The last word of a key of which only the length, n, is set.
-    static constexpr std::array<std::uint64_t, longest + 1> lengths = [] {
-        std::array<std::uint64_t, longest + 1> words{};
-        for (std::size_t n = 0; n <= longest; ++n) {
-            KeyBytes bytes{};
-            bytes.back() = static_cast<unsigned char>(n);
-            words[n] = std::bit_cast<Key>(bytes).words[2];
-        }
-        return words;
-    }();
 
     std::vector<Slot> slots_ = std::vector<Slot>(std::size_t(1) << slot_bits);
 };

@@ -1,11 +1,15 @@
 // Copies, conversions and sums of strided tensors on the host: what autograd itself needs.
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <cstdint>
 
 #include "lowrank/backend/cpu/strided_loop.hpp"
 #include "lowrank/core/device.hpp"
 #include "lowrank/core/scalar.hpp"
+#include "lowrank/simd/dispatch.hpp"
+#include "lowrank/simd/memory.hpp"
 
 namespace lowrank {
 
@@ -19,20 +23,104 @@ constexpr To convert(From value) {
     }
 }
 
+namespace detail {
+
+/// Types that vectors of compute_t<T> are loaded from and stored to.
+template <class T>
+concept Packable = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bf16>;
+
+/// to[i] = from[i], between float and bf16.
+struct ConvertRun {
+    template <int Width, class From, class To>
+    LOWRANK_INLINE static void run(const From* from, To* to, std::int64_t n) {
+        using V = simd::Vec<float, Width>;
+        std::int64_t i = 0;
+        for (; i + Width <= n; i += Width) {
+            simd::store(simd::load<V>(from + i), to + i);
+        }
+        for (; i < n; ++i) {
+            to[i] = static_cast<To>(static_cast<float>(from[i]));
+        }
+    }
+};
+
+/// to[i] += from[i].
+struct AddRun {
+    template <int Width, class T>
+    LOWRANK_INLINE static void run(const T* from, T* to, std::int64_t n) {
+        using C = compute_t<T>;
+        using V = simd::Vec<C, sizeof(C) == 8 ? Width / 2 : Width>;
+        std::int64_t i = 0;
+        for (; i + V::size <= n; i += V::size) {
+            simd::store(simd::load<V>(to + i) + simd::load<V>(from + i), to + i);
+        }
+        for (; i < n; ++i) {
+            to[i] = static_cast<T>(static_cast<C>(to[i]) + static_cast<C>(from[i]));
+        }
+    }
+};
+
+/// copy_strided for a source that steps by one through the dimension `dim`, not the last: by tiles, so that both sides
+/// use whole lines of memory.
+template <class From, class To>
+void copy_tiles(const Shape& shape, const From* from, const Strides& strides, To* to, int dim) {
+    constexpr std::int64_t tile = 16;
+    const int last = shape.rank() - 1;
+    const Strides to_strides = row_major(shape);
+    Shape strips = shape;
+    strips[dim] = (shape[dim] + tile - 1) / tile;
+    strips[last] = 1;
+    const std::int64_t width = shape[last], grain = std::max<std::int64_t>(1, elementwise_grain / (tile * width));
+    parallel_chunks(numel(strips), grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t strip = begin; strip < end; ++strip) {
+            const From* source = from;
+            To* target = to;
+            std::int64_t index = strip, rows = 0;
+            for (int i = last; i >= 0; --i) {
+                std::int64_t position = index % strips[i];
+                index /= strips[i];
+                if (i == dim) {
+                    position *= tile;
+                    rows = std::min(tile, shape[dim] - position);
+                }
+                source += position * strides[i];
+                target += position * to_strides[i];
+            }
+            for (std::int64_t left = 0; left < width; left += tile) {
+                for (std::int64_t r = 0; r < rows; ++r) {
+                    for (std::int64_t c = left; c < std::min(width, left + tile); ++c) {
+                        target[r * to_strides[dim] + c] = convert<To>(source[r + c * strides[last]]);
+                    }
+                }
+            }
+        }
+    });
+}
+
+} // namespace detail
+
 /// Writes a strided source, converted, to row-major memory.
 template <class From, class To>
 void copy_strided(Cpu, const Shape& shape, const From* from, const Strides& strides, To* to) {
+    for (int dim = 0; dim + 1 < shape.rank(); ++dim) {
+        if (strides[dim] == 1 && shape[dim] >= 8 && shape[shape.rank() - 1] >= 8 && numel(shape) > 0) {
+            return detail::copy_tiles(shape, from, strides, to, dim);
+        }
+    }
     strided_loop<2>(shape, {strides, row_major(shape)}, [=](const auto& offset, const auto& step, std::int64_t n) {
         const From* source = from + offset[0];
         To* target = to + offset[1];
         if (step[0] == 1) {
-            for (std::int64_t i = 0; i < n; ++i) {
-                target[i] = convert<To>(source[i]);
+            if constexpr (std::same_as<From, To>) {
+                std::copy(source, source + n, target);
+                return;
+            } else if constexpr (detail::Packable<From> && detail::Packable<To> && sizeof(From) + sizeof(To) == 6) {
+                simd::run_for_isa<detail::ConvertRun>(source, target, n);
+                return;
             }
-        } else {
-            for (std::int64_t i = 0; i < n; ++i) {
-                target[i] = convert<To>(source[i * step[0]]);
-            }
+        }
+        for (std::int64_t i = 0; i < n; ++i) {
+            target[i] = convert<To>(source[i * step[0]]);
         }
     });
 }
@@ -44,14 +132,14 @@ void add_strided(Cpu, const Shape& shape, const T* from, const Strides& strides,
     strided_loop<2>(shape, {strides, row_major(shape)}, [=](const auto& offset, const auto& step, std::int64_t n) {
         const T* source = from + offset[0];
         T* target = to + offset[1];
-        if (step[0] == 1) {
-            for (std::int64_t i = 0; i < n; ++i) {
-                target[i] = static_cast<T>(static_cast<C>(target[i]) + static_cast<C>(source[i]));
+        if constexpr (detail::Packable<T>) {
+            if (step[0] == 1) {
+                simd::run_for_isa<detail::AddRun>(source, target, n);
+                return;
             }
-        } else {
-            for (std::int64_t i = 0; i < n; ++i) {
-                target[i] = static_cast<T>(static_cast<C>(target[i]) + static_cast<C>(source[i * step[0]]));
-            }
+        }
+        for (std::int64_t i = 0; i < n; ++i) {
+            target[i] = static_cast<T>(static_cast<C>(target[i]) + static_cast<C>(source[i * step[0]]));
         }
     });
 }

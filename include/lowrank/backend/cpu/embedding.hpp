@@ -1,9 +1,13 @@
 // Rows of an embedding table by index, and the sum of gradients back into them, on the host.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <numeric>
+#include <vector>
 
 #include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/core/parallel.hpp"
 #include "lowrank/tensor/weight.hpp"
 
 namespace lowrank {
@@ -32,15 +36,33 @@ void embedding_rows(Cpu, std::int64_t count, const std::int32_t* ids, const Weig
     });
 }
 
-/// dtable[ids[i], :] += dy[i, :], for a table that was zeroed. Columns are shared out, and each adds the rows in their
-/// order, so that repeated ids sum the same way on any number of threads.
+/// dtable[id, :] = the sum of the rows dy[i, :] with ids[i] = id, in their order and in double; rows of other ids are
+/// left as they are.
 template <class C, class T>
 void embedding_backward(Cpu, std::int64_t count, std::int64_t n, const std::int32_t* ids, const T* dy, C* dtable) {
-    parallel_chunks(n, 64, [=](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = 0; i < count; ++i) {
-            C* row = dtable + ids[i] * n;
-            for (std::int64_t j = begin; j < end; ++j) {
-                row[j] += convert<C>(dy[i * n + j]);
+    std::vector<std::int64_t> order(static_cast<std::size_t>(count));
+    std::iota(order.begin(), order.end(), std::int64_t(0));
+    std::stable_sort(order.begin(), order.end(), [=](std::int64_t a, std::int64_t b) { return ids[a] < ids[b]; });
+    std::vector<std::size_t> first; // of each id in `order`
+    for (std::size_t i = 0; i < order.size(); ++i) {
+        if (i == 0 || ids[order[i]] != ids[order[i - 1]]) {
+            first.push_back(i);
+        }
+    }
+    first.push_back(order.size());
+    parallel_chunks(static_cast<std::int64_t>(first.size()) - 1, 16, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<double> sums(static_cast<std::size_t>(n));
+        for (std::int64_t group = begin; group < end; ++group) {
+            std::fill(sums.begin(), sums.end(), 0.0);
+            for (std::size_t i = first[std::size_t(group)]; i < first[std::size_t(group) + 1]; ++i) {
+                const T* row = dy + order[i] * n;
+                for (std::int64_t j = 0; j < n; ++j) {
+                    sums[std::size_t(j)] += convert<double>(row[j]);
+                }
+            }
+            C* target = dtable + ids[order[first[std::size_t(group)]]] * n;
+            for (std::int64_t j = 0; j < n; ++j) {
+                target[j] = static_cast<C>(sums[std::size_t(j)]);
             }
         }
     });

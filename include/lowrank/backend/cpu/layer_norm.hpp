@@ -11,8 +11,8 @@
 namespace lowrank {
 namespace detail {
 
-/// x - mean over a row. The mean is kept in double and subtracted in two parts: late layers of real models have means
-/// of a thousand deviations, and a mean rounded to float would cost three digits.
+/// x - mean over a row. The mean is kept in double and subtracted in two parts: rows of real models have means of a
+/// thousand deviations, and a mean rounded to float would cost three digits.
 template <class T, class S>
 struct RowCentered {
     const T* x;
@@ -76,7 +76,8 @@ struct LayerNormRow {
     [[gnu::always_inline]] static inline void run(std::int64_t n, const T* x, const S* weight, const S* bias,
                                                   double epsilon, T* y, double* mean, S* rstd) {
         using V = RowVector<S, Width>;
-        *mean = row_sum<V>(n, RowValue<T>{x}) / static_cast<double>(n);
+        const double rough = row_sum<V>(n, RowValue<T>{x}) / static_cast<double>(n);
+        *mean = rough + row_sum<V>(n, RowCentered<T, S>(x, rough)) / static_cast<double>(n);
         const RowCentered<T, S> centered(x, *mean);
         const double variance = row_sum<V>(n, RowSquare<RowCentered<T, S>>{centered}) / static_cast<double>(n);
         *rstd = static_cast<S>(1.0 / std::sqrt(variance + epsilon));

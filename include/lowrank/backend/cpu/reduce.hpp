@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/simd/dispatch.hpp"
+#include "lowrank/simd/memory.hpp"
 
 namespace lowrank {
 
@@ -45,44 +47,96 @@ struct Axes {
     std::int64_t step() const { return extents.rank() == 0 ? 1 : strides[strides.rank() - 1]; }
 };
 
-/// The sum of n elements `step` apart, in eight interleaved partial sums.
-template <class T>
-double sum_run(const T* x, std::int64_t step, std::int64_t n) {
-    double partial[8] = {};
-    std::int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        for (int k = 0; k < 8; ++k) {
-            partial[k] += static_cast<double>(static_cast<compute_t<T>>(x[(i + k) * step]));
+/// Adds to out[k], for k < count, the sum of the n elements x[k · kept_step + r · step].
+struct SumRun {
+    static constexpr int lanes = 16; // partial sums, whatever the width of a vector, so that the bits are the same
+
+    template <int Width, class T>
+    LOWRANK_INLINE static void run(const T* x, std::int64_t n, std::int64_t step, std::int64_t count,
+                                   std::int64_t kept_step, double* out) {
+        if (step == 1) {
+            for (std::int64_t k = 0; k < count; ++k) {
+                out[k] += contiguous_sum<Width / 2>(x + k * kept_step, n);
+            }
+        } else if (kept_step == 1) {
+            for (std::int64_t r = 0; r < n; ++r) {
+                add<Width / 2>(x + r * step, count, out);
+            }
+        } else {
+            for (std::int64_t r = 0; r < n; ++r) {
+                for (std::int64_t k = 0; k < count; ++k) {
+                    out[k] += convert<double>(x[r * step + k * kept_step]);
+                }
+            }
         }
     }
-    for (int k = 0; i < n; ++i, ++k) {
-        partial[k] += static_cast<double>(static_cast<compute_t<T>>(x[i * step]));
+
+    template <int N, class T>
+    LOWRANK_INLINE static simd::Vec<double, N> load(const T* x) {
+        using V = simd::Vec<double, N>;
+        if constexpr (std::same_as<T, double> || std::same_as<T, float>) {
+            return simd::load<V>(x);
+        } else if constexpr (Floating<T>) {
+            return typename V::Raw{__builtin_convertvector(simd::load<simd::Vec<float, N>>(x).v, typename V::type)};
+        } else {
+            V v;
+            for (int i = 0; i < N; ++i) {
+                v.v[i] = static_cast<double>(x[i]);
+            }
+            return v;
+        }
     }
-    return ((partial[0] + partial[4]) + (partial[2] + partial[6])) +
-           ((partial[1] + partial[5]) + (partial[3] + partial[7]));
-}
+
+    template <int N, class T>
+    LOWRANK_INLINE static double contiguous_sum(const T* x, std::int64_t n) {
+        using V = simd::Vec<double, N>;
+        V sums[lanes / N];
+        for (V& sum : sums) {
+            sum = V(0.0);
+        }
+        std::int64_t i = 0;
+        for (; i + lanes <= n; i += lanes) {
+            for (int k = 0; k < lanes / N; ++k) {
+                sums[k] += load<N>(x + i + k * N);
+            }
+        }
+        double partial[lanes];
+        for (int k = 0; k < lanes / N; ++k) {
+            simd::store(sums[k], partial + k * N);
+        }
+        for (int k = 0; i < n; ++i, ++k) {
+            partial[k] += convert<double>(x[i]);
+        }
+        for (int half = lanes / 2; half > 0; half /= 2) {
+            for (int k = 0; k < half; ++k) {
+                partial[k] += partial[k + half];
+            }
+        }
+        return partial[0];
+    }
+
+    template <int N, class T>
+    LOWRANK_INLINE static void add(const T* x, std::int64_t count, double* out) {
+        std::int64_t k = 0;
+        for (; k + N <= count; k += N) {
+            simd::store(simd::load<simd::Vec<double, N>>(out + k) + load<N>(x + k), out + k);
+        }
+        for (; k < count; ++k) {
+            out[k] += convert<double>(x[k]);
+        }
+    }
+};
 
 /// Adds to out[0 … count) the sums of x over the elements begin … end-1 of `reduced`, for the elements of `kept` from
 /// `first` on, which lie in one run.
 template <class T>
 void sum_block(const T* x, const Axes& kept, std::int64_t first, std::int64_t count, const Axes& reduced,
                std::int64_t begin, std::int64_t end, double* out) {
-    const std::int64_t run = reduced.run(), step = reduced.step(), kept_step = kept.step();
+    const std::int64_t run = reduced.run();
     const T* base = x + kept.offset(first);
     while (begin < end) {
         const std::int64_t n = std::min(end - begin, run - begin % run);
-        const T* from = base + reduced.offset(begin);
-        if (count == 1 || (step == 1 && run >= 8)) {
-            for (std::int64_t k = 0; k < count; ++k) {
-                out[k] += sum_run(from + k * kept_step, step, n);
-            }
-        } else {
-            for (std::int64_t r = 0; r < n; ++r) {
-                for (std::int64_t k = 0; k < count; ++k) {
-                    out[k] += static_cast<double>(static_cast<compute_t<T>>(from[r * step + k * kept_step]));
-                }
-            }
-        }
+        simd::run_for_isa<SumRun>(base + reduced.offset(begin), n, reduced.step(), count, kept.step(), out);
         begin += n;
     }
 }
@@ -94,12 +148,12 @@ void sum_block(const T* x, const Axes& kept, std::int64_t first, std::int64_t co
 template <class T, class U>
 void sum_to_shape(Cpu, const Shape& shape, const T* x, const Strides& strides, const Shape& target, U* out,
                   double scale) {
-    constexpr std::int64_t most_kept = 512; // elements of the result that one task holds
     constexpr std::int64_t most_terms = 65536;
     detail::Axes kept, reduced;
     for (int i = 0; i < shape.rank(); ++i) {
         (target[i] == shape[i] ? kept : reduced).push(shape[i], strides[i]);
     }
+    const std::int64_t most_kept = reduced.step() == 1 ? 16 : 512; // elements of the result that one task holds
     const std::int64_t outputs = numel(target), terms = numel(reduced.extents);
     if (outputs == 0) {
         return;

@@ -129,6 +129,20 @@ TEST_CASE("a directory appears whole, and replaces an old one with all it held")
     CHECK(std::filesystem::is_directory(directory / "x" / "y" / "z"));
 }
 
+TEST_CASE("a relative directory appears below the current one") {
+    TemporaryDirectory directory;
+    const std::filesystem::path before = std::filesystem::current_path();
+    std::filesystem::current_path(directory.path());
+    {
+        AtomicDirectory fresh("new");
+        write_file(fresh.path() / "a", "1");
+        fresh.commit();
+    }
+    std::filesystem::current_path(before);
+    CHECK(file_bytes(directory / "new" / "a") == "1");
+    CHECK(directory.entries() == 1);
+}
+
 TEST_CASE("a directory is not put over a file or over the current directory") {
     TemporaryDirectory directory;
     write_file(directory / "file", "");

@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <fstream>
 #include <iterator>
-#include <map>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,21 +34,27 @@ struct Hash {
     void step(std::uint32_t v) { value = (value ^ v) * 0x100000001b3u; }
 };
 
-/// The lines of text_hashes.txt of one kind, by name.
-inline std::map<std::string, Hash> expected(const std::string& kind) {
+/// A line of text_hashes.txt: what Hugging Face gives for a file of this name or a block of this number.
+struct Expected {
+    std::string name;
+    Hash hash;
+
+    std::uint64_t block() const { return std::stoull(name); }
+};
+
+/// The lines of one kind.
+inline std::vector<Expected> expected(const std::string& kind) {
     std::ifstream file(LOWRANK_TEST_FIXTURES "/text_hashes.txt");
-    std::map<std::string, Hash> hashes;
-    for (std::string line; std::getline(file, line);) {
-        std::istringstream words(line);
-        std::string of, name, hex;
-        Hash hash;
-        words >> of >> name >> hash.count >> hex;
+    std::vector<Expected> lines;
+    for (std::string of, hex; file >> of;) {
+        Expected line;
+        file >> line.name >> line.hash.count >> hex;
+        line.hash.value = std::stoull(hex, nullptr, 16);
         if (of == kind) {
-            hash.value = std::stoull(hex, nullptr, 16);
-            hashes.emplace(name, hash);
+            lines.push_back(line);
         }
     }
-    return hashes;
+    return lines;
 }
 
 /// splitmix64

@@ -113,6 +113,28 @@ TEST_CASE("the cache changes nothing") {
     }
 }
 
+TEST_CASE("the cache's keys tell pieces apart") {
+    using namespace std::string_literals;
+    std::vector<std::string> pieces;
+    for (std::size_t length = 1; length <= detail::WordKey::longest; ++length) {
+        for (std::size_t place = 0; place < length; ++place) {
+            for (const char other : "\0b"s) {
+                pieces.push_back(std::string(length, 'a'));
+                pieces.back()[place] = other;
+            }
+        }
+    }
+    pieces.push_back(std::string(detail::WordKey::longest, '\0'));
+    for (const std::string& a : pieces) {
+        const std::string inside = a + "and what follows in the text";
+        const auto key = detail::word_key(a, a.size());
+        REQUIRE(key == detail::word_key(std::string_view(inside).substr(0, a.size()), inside.size()));
+        for (const std::string& b : pieces) {
+            REQUIRE((key == detail::word_key(b, b.size())) == (a == b));
+        }
+    }
+}
+
 TEST_CASE("ids outside the table's range are refused") {
     CHECK_THROWS_AS(Bpe(bytes_as_ids(), {{'a', -1, 256}}), OptionError);
     CHECK_THROWS_AS(Bpe(bytes_as_ids(), {{'a', 'b', max_token_id_count}}), OptionError);

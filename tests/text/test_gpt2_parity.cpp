@@ -35,13 +35,13 @@ TEST_CASE("files of the data") {
     }
     const auto expected = parity::expected("gpt2.file");
     REQUIRE(expected.size() > 50);
-    for (const auto& [name, hash] : expected) {
-        const std::string text = read_text(data / name);
+    for (const parity::Expected& line : expected) {
+        const std::string text = read_text(data / line.name);
         parity::Hash ours;
         const Ids ids = gpt2().encode(text);
         ours.add(ids);
-        CHECK_MESSAGE(ours == hash, name, ": ", ours.count, " ids, expected ", hash.count);
-        CHECK_MESSAGE(gpt2().decode(ids) == text, name);
+        CHECK_MESSAGE(ours == line.hash, line.name, ": ", ours.count, " ids, expected ", line.hash.count);
+        CHECK_MESSAGE(gpt2().decode(ids) == text, line.name);
     }
 }
 
@@ -51,8 +51,8 @@ TEST_CASE("files that are not UTF-8: the first bad byte, and the bytes decoded a
     }
     const auto expected = parity::expected("invalid.file");
     REQUIRE(!expected.empty());
-    for (const auto& [name, hash] : expected) {
-        const std::string text = read_text(data / name);
+    for (const parity::Expected& line : expected) {
+        const std::string text = read_text(data / line.name);
         CHECK_THROWS_AS(gpt2().encode(text), OptionError);
         Ids bytes;
         for (const char byte : text) {
@@ -61,7 +61,7 @@ TEST_CASE("files that are not UTF-8: the first bad byte, and the bytes decoded a
         parity::Hash ours;
         ours.add_bytes(gpt2().decode(bytes));
         ours.count = validate_utf8(text).value();
-        CHECK_MESSAGE(ours == hash, name, ": first bad byte ", ours.count, ", expected ", hash.count);
+        CHECK_MESSAGE(ours == line.hash, line.name, ": first bad byte ", ours.count, ", expected ", line.hash.count);
     }
 }
 
@@ -71,12 +71,12 @@ TEST_CASE("every code point, in several contexts") {
     }
     const auto expected = parity::expected("gpt2.code_points");
     REQUIRE(expected.size() == 0x110000 / 4096);
-    for (const auto& [block, hash] : expected) {
+    for (const parity::Expected& line : expected) {
         parity::Hash ours;
-        for (const std::string& text : parity::block_of_code_points(std::stoul(block))) {
+        for (const std::string& text : parity::block_of_code_points(line.block())) {
             ours.add(gpt2().encode(text));
         }
-        CHECK_MESSAGE(ours == hash, "the 4096 code points of block ", block);
+        CHECK_MESSAGE(ours == line.hash, "the 4096 code points of block ", line.name);
     }
 }
 
@@ -84,19 +84,19 @@ TEST_CASE("pseudo-random strings and ids") {
     if (!present()) {
         return;
     }
-    for (const auto& [block, hash] : parity::expected("gpt2.random")) {
+    for (const parity::Expected& line : parity::expected("gpt2.random")) {
         parity::Hash ours;
-        for (const std::string& text : parity::block_of_strings(std::stoul(block))) {
+        for (const std::string& text : parity::block_of_strings(line.block())) {
             ours.add(gpt2().encode(text));
         }
-        CHECK_MESSAGE(ours == hash, "block ", block);
+        CHECK_MESSAGE(ours == line.hash, "block ", line.name);
     }
-    for (const auto& [block, hash] : parity::expected("gpt2.decode")) {
+    for (const parity::Expected& line : parity::expected("gpt2.decode")) {
         parity::Hash ours;
-        for (const Ids& ids : parity::block_of_ids(std::stoul(block), gpt2().vocab_size())) {
+        for (const Ids& ids : parity::block_of_ids(line.block(), gpt2().vocab_size())) {
             ours.add_bytes(gpt2().decode(ids));
         }
-        CHECK_MESSAGE(ours == hash, "block ", block);
+        CHECK_MESSAGE(ours == line.hash, "block ", line.name);
     }
 }
 

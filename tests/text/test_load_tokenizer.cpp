@@ -188,3 +188,22 @@ TEST_CASE("a character-level vocabulary") {
     check_error(Directory().put("char_vocab.json", R"({"ab": 0})"),
                 "char_vocab.json: the token \"ab\" of id 0 is not one character");
 }
+
+TEST_CASE("the tokenizers of the shared data") {
+    const fs::path data = LOWRANK_SHARED_DATA;
+    if (!fs::exists(data / "models/slm4096/char_vocab.json")) {
+        MESSAGE("skipped: ", data.string(), "/models/slm4096 is not there");
+        return;
+    }
+    const Tokenizer characters = Tokenizer::load(data / "models/slm4096");
+    const std::string corpus = contents(data / "models/slm4096/corpus.txt");
+    CHECK(characters.vocab_size() == 54);
+    CHECK(characters.encode(corpus).size() == corpus.size());
+    CHECK(characters.decode(characters.encode(corpus)) == corpus);
+    // Kinds that are not supported are refused by what makes them different.
+    CHECK_THROWS_WITH_AS(Tokenizer::load(data / "tokenizers/qwen2"), doctest::Contains("Qwen2Tokenizer"), FileError);
+    CHECK_THROWS_WITH_AS(Tokenizer::load(data / "tokenizers/tiny-bpe"), doctest::Contains("normalizer"), FileError);
+    CHECK_THROWS_WITH_AS(Tokenizer::load(data / "tokenizers/mistral"), doctest::Contains("byte_fallback"), FileError);
+    CHECK_THROWS_WITH_AS(Tokenizer::load(data / "tokenizers/openllama"), doctest::Contains("found no tokenizer"),
+                         FileError);
+}

@@ -1,6 +1,7 @@
 // Attaching LoRA adapters to a model: freezing the base, choosing layers, starting factors, counting parameters.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "lowrank/adapters/dora.hpp"
@@ -86,23 +88,36 @@ void attach_lora(const std::string& path, Linear<T, D>& layer, const LoraConfig&
     set_trainable(layer.bias, config.bias != BiasMode::none);
 }
 
-/// Freezes the model and attaches adapters to the layers that the config targets, with values that `values_at(path,
-/// layer)` gives (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError
-/// when no layer matches. M needs default_target_modules() and is_head(path).
-template <class T, DeviceTag D, Module M, class Values>
-std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed, const Values& values_at) {
-    validate(config, "LoRA settings");
-    freeze<T, D>(model);
-    std::vector<std::string> adapted, linears;
-    for_each<Linear<T, D>>(model, [&](const std::string& path, Linear<T, D>& layer) {
-        linears.push_back(path);
-        if (targets_module(config, path, model.is_head(path), model.default_target_modules())) {
-            Rng rng(seed, dropout_site(path)); // a stream of its own: one layer's start does not depend on the others
-            attach_lora(path, layer, config, rng, values_at(path, layer));
-            adapted.push_back(path);
+/// The paths of the linear layers that the config targets, in the order of the model. Throws OptionError when none
+/// matches, and for a target that is no linear layer of the model.
+template <class T, DeviceTag D, Module M>
+std::vector<std::string> target_paths(M& model, const LoraConfig& config) {
+    std::vector<std::string> targets, linears;
+    const auto is_target = [&](const std::string& path) {
+        return targets_module(config, path, model.is_head(path), model.default_target_modules());
+    };
+    const bool all_linear = config.target_modules == ModuleSelection("all-linear");
+    walk(model, [&]<class Field>(const std::string& path, Field&) {
+        if constexpr (std::is_same_v<Field, Linear<T, D>>) {
+            linears.push_back(path);
+            if (is_target(path)) {
+                targets.push_back(path);
+            }
+        } else if constexpr (Module<Field>) {
+            if (!all_linear && is_target(path)) {
+                throw OptionError(concat("target_modules: '", path, "' is no linear layer; only these can be adapted"));
+            }
         }
     });
-    if (adapted.empty()) {
+    if (config.target_modules && std::holds_alternative<std::vector<std::string>>(*config.target_modules)) {
+        for (const std::string& name : std::get<std::vector<std::string>>(*config.target_modules)) {
+            if (model.is_head(name) && std::find(linears.begin(), linears.end(), name) == linears.end()) {
+                throw OptionError(concat("target_modules: '", name,
+                                         "' is tied to the embedding in this model and cannot be adapted"));
+            }
+        }
+    }
+    if (targets.empty()) {
         std::string known;
         for (std::size_t i = 0; i < linears.size() && i < 8; ++i) {
             known += (i ? ", " : "") + linears[i];
@@ -110,6 +125,23 @@ std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::ui
         throw OptionError(concat("target_modules: no linear layer of the model matches; the model has ", known,
                                  linears.size() > 8 ? ", …" : ""));
     }
+    return targets;
+}
+
+/// Freezes the model and attaches adapters to the layers that the config targets, with values that `values_at(path,
+/// layer)` gives (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError
+/// as validate and target_paths do, before anything changes. M needs default_target_modules() and is_head(path).
+template <class T, DeviceTag D, Module M, class Values>
+std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed, const Values& values_at) {
+    validate(config, "LoRA settings");
+    const std::vector<std::string> targets = target_paths<T, D>(model, config);
+    freeze<T, D>(model);
+    for_each<Linear<T, D>>(model, [&](const std::string& path, Linear<T, D>& layer) {
+        if (std::find(targets.begin(), targets.end(), path) != targets.end()) {
+            Rng rng(seed, dropout_site(path)); // a stream of its own: one layer's start does not depend on the others
+            attach_lora(path, layer, config, rng, values_at(path, layer));
+        }
+    });
     if (config.bias == BiasMode::all) {
         for_each_parameter(model, [](const std::string& path, auto& field) {
             if (path.ends_with("bias")) {
@@ -117,7 +149,7 @@ std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::ui
             }
         });
     }
-    return adapted;
+    return targets;
 }
 
 /// The same with factors that start anew.

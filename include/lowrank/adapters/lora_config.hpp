@@ -1,6 +1,7 @@
 // The settings of LoRA, rsLoRA and DoRA: PEFT's LoraConfig, which modules it targets, and with which rank.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -65,13 +66,13 @@ inline bool is_selected(const ModuleSelection& selection, const std::string& pat
 inline std::int64_t layer_of(const std::vector<std::string>& layers_pattern, const std::string& path) {
     std::vector<std::string> patterns;
     for (const std::string& name : layers_pattern) {
-        patterns.push_back(R"(.*\.)" + name + R"(\.(\d+)\.)");
+        patterns.push_back(R"((?:^|.*?\.))" + name + R"(\.(?P<idx>\d+)\.)");
     }
     if (patterns.empty()) {
-        patterns.push_back(R"(.*?\.[^.]*\.(\d+)\.)");
+        patterns.push_back(R"(.*?\.[^.]*\.(?P<idx>\d+)\.)");
     }
     for (const std::string& pattern : patterns) {
-        const std::string digits = Pattern(pattern).first_group(path);
+        const std::string digits = Pattern(pattern).group("idx", path);
         if (!digits.empty() && digits.size() < 10) {
             return std::stoll(digits);
         }
@@ -135,14 +136,23 @@ inline double alpha_at(const LoraConfig& config, const std::string& path) {
     return detail::pattern_value(config.alpha_pattern, path, config.lora_alpha);
 }
 
-/// Throws OptionError for settings outside their ranges. `where` names the file or the option's owner.
+/// Throws OptionError for settings outside their ranges, for combinations that PEFT refuses, and for patterns that are
+/// none. `where` names the file or the option's owner.
 inline void validate(const LoraConfig& config, const std::string& where) {
     const auto require = [&](bool fine, const std::string& key, const std::string& found, const char* expected) {
         if (!fine) {
-            throw OptionError(concat(where, ": '", key, "': found ", found, ", expected ", expected));
+            throw OptionError(concat(where, ": key '", key, "': found ", found, ", expected ", expected));
+        }
+    };
+    const auto require_pattern = [&](const std::string& key, const std::string& pattern) {
+        try {
+            const Pattern compiled(pattern);
+        } catch (const OptionError& error) {
+            throw OptionError(concat(where, ": key '", key, "': ", error.what()));
         }
     };
     require(config.r >= 1, "r", std::to_string(config.r), "1 or more");
+    require(std::isfinite(config.lora_alpha), "lora_alpha", std::to_string(config.lora_alpha), "a finite number");
     for (const auto& [key, rank] : config.rank_pattern) {
         require(rank >= 1, "rank_pattern." + key, std::to_string(rank), "1 or more");
     }
@@ -152,6 +162,26 @@ inline void validate(const LoraConfig& config, const std::string& where) {
         !config.target_modules || std::holds_alternative<std::vector<std::string>>(*config.target_modules);
     require(lists || !config.layers_to_transform, "layers_to_transform", "a list",
             "none when target_modules is a pattern or all-linear");
+    require(config.layers_pattern.empty() || config.layers_to_transform, "layers_pattern", "a list",
+            "none without layers_to_transform");
+    require(!config.lora_bias || !config.use_dora, "lora_bias", "true", "false with use_dora");
+    require(!config.lora_bias || config.init_lora_weights != LoraInit::gaussian, "init_lora_weights", "\"gaussian\"",
+            "true or false with lora_bias");
+    for (const auto& [key, selection] :
+         {std::pair("target_modules", &config.target_modules), std::pair("exclude_modules", &config.exclude_modules)}) {
+        if (*selection && std::holds_alternative<std::string>(**selection)) {
+            require_pattern(key, std::get<std::string>(**selection));
+        }
+    }
+    for (const std::string& pattern : config.layers_pattern) {
+        require_pattern("layers_pattern", pattern);
+    }
+    for (const auto& entry : config.rank_pattern) {
+        require_pattern("rank_pattern", entry.first);
+    }
+    for (const auto& entry : config.alpha_pattern) {
+        require_pattern("alpha_pattern", entry.first);
+    }
 }
 
 } // namespace lowrank

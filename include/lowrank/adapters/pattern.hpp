@@ -34,14 +34,15 @@ class Pattern {
         return match(text, PCRE2_ANCHORED | PCRE2_ENDANCHORED) != nullptr;
     }
 
-    /// The first group of a match at the start of the text (re.match); empty where nothing matches.
-    std::string first_group(const std::string& text) const {
+    /// The group called `name` of a match at the start of the text (re.match); empty where nothing matches.
+    std::string group(const char* name, const std::string& text) const {
         const Match found = match(text, PCRE2_ANCHORED);
-        if (!found || pcre2_get_ovector_count(found.get()) < 2) {
+        const int number = pcre2_substring_number_from_name(code_.get(), reinterpret_cast<PCRE2_SPTR>(name));
+        if (!found || number < 0) {
             return "";
         }
-        const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(found.get());
-        return bounds[2] == PCRE2_UNSET ? "" : text.substr(bounds[2], bounds[3] - bounds[2]);
+        const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(found.get()) + 2 * number;
+        return bounds[0] == PCRE2_UNSET ? "" : text.substr(bounds[0], bounds[1] - bounds[0]);
     }
 
   private:

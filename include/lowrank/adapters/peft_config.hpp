@@ -130,6 +130,11 @@ inline LoraConfig read_lora_config(const std::filesystem::path& directory) {
         reader.find(key);
     }
     config.unknown_keys = reader.unread_keys();
+    try {
+        validate(config, path.string());
+    } catch (const OptionError& error) {
+        throw FileError(error.what());
+    }
     return config;
 }
 

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "lowrank/adapters/attach.hpp"
@@ -31,6 +32,23 @@ inline std::string peft_key(const std::string& name, const std::set<std::string>
     return peft_prefix + (own_bias ? name.substr(0, dot) + ".base_layer.bias" : name);
 }
 
+/// The keys of JSON objects are written sorted, and the first pattern that matches wins: where sorting would give a
+/// layer another value, the patterns become the full paths of the layers.
+template <class Value>
+void make_order_free(std::vector<std::pair<std::string, Value>>& patterns, Value fallback,
+                     const std::set<std::string>& paths) {
+    std::vector<std::pair<std::string, Value>> sorted = patterns, by_path;
+    std::sort(sorted.begin(), sorted.end());
+    bool same = true;
+    for (const std::string& path : paths) {
+        by_path.emplace_back(path, pattern_value(patterns, path, fallback));
+        same = same && pattern_value(sorted, path, fallback) == by_path.back().second;
+    }
+    if (!same) {
+        patterns = by_path;
+    }
+}
+
 template <class T, DeviceTag D, Module M>
 std::set<std::string> adapted_layers(M& model) {
     std::set<std::string> paths;
@@ -46,7 +64,8 @@ std::set<std::string> adapted_layers(M& model) {
 
 /// Attaches the adapter that PEFT or this library saved in `directory` to a model, ready for use and for further
 /// training; returns its settings. `adjust(config)` may change settings that the file does not fix, such as the
-/// dropout. Throws FileError, naming file and key, for missing and unexpected tensors, wrong shapes and types.
+/// dropout. Throws FileError, naming file and key, for targets that the model does not have, missing and unexpected
+/// tensors, wrong shapes and types; the model is of no use then.
 template <class T, DeviceTag D, Module M, class Adjust>
 LoraConfig load_adapter(M& model, const std::filesystem::path& directory, const Adjust& adjust) {
     using C = compute_t<T>;
@@ -59,6 +78,11 @@ LoraConfig load_adapter(M& model, const std::filesystem::path& directory, const 
         used.insert(key);
         return load_values<C, D>(file.at(key), shape);
     };
+    try {
+        target_paths<T, D>(model, config);
+    } catch (const OptionError& error) {
+        throw FileError(concat((directory / "adapter_config.json").string(), ": ", error.what()));
+    }
     attach_lora<T, D>(model, config, 0, [&](const std::string& layer_path, const Linear<T, D>& layer) {
         const std::string key = detail::peft_prefix + layer_path + ".";
         const std::int64_t r = rank_at(config, layer_path), out = layer.weight.out(), in = layer.weight.in();
@@ -109,10 +133,13 @@ void save_adapter(M& model, const LoraConfig& config, const std::filesystem::pat
     for_each<Linear<T, D>>(model, [&](const std::string&, Linear<T, D>& layer) {
         fan_in_fan_out = fan_in_fan_out || (layer.adapter && layer.weight.orientation() == Orientation::in_out);
     });
+    LoraConfig saved = config;
+    detail::make_order_free(saved.rank_pattern, saved.r, adapted);
+    detail::make_order_free(saved.alpha_pattern, saved.lora_alpha, adapted);
     std::filesystem::create_directories(directory);
     write_safetensors(directory / "adapter_model.safetensors", tensors, {{"format", "pt"}});
     write_atomically(directory / "adapter_config.json",
-                     to_python_json(peft_config(config, fan_in_fan_out, model.default_target_modules())));
+                     to_python_json(peft_config(saved, fan_in_fan_out, model.default_target_modules())));
 }
 
 } // namespace lowrank

@@ -28,8 +28,9 @@ concept DeviceTag = std::default_initializable<D> && requires(void* p, const voi
 
 namespace detail {
 
-/// Freed blocks of memory kept for the next request of the same size class: a training step asks for the same sizes
-/// again and again, and returning them to the system each time costs a page fault per 4 KiB.
+/// Freed blocks of memory kept for later requests: a training step asks for the same sizes again and again, and
+/// returning them to the system each time costs a page fault per 4 KiB. A request takes a block of its own size class,
+/// or of a class up to twice as large, so that rows of varying length do not pile up blocks of every size.
 class BlockCache {
   public:
     static constexpr std::size_t alignment = 64;
@@ -39,57 +40,67 @@ class BlockCache {
         return *cache;
     }
 
-    static std::size_t rounded(std::size_t bytes) {
-        if (bytes <= 256) {
-            return 256;
-        }
-        const std::size_t step = std::bit_floor(bytes - 1) / 4; // four classes for each power of two
-        return (bytes + step - 1) / step * step;
-    }
-
     void* allocate(std::size_t bytes) {
-        bytes = rounded(bytes);
-        {
+        const std::size_t wanted = class_of(bytes);
+        if (keeps_blocks) {
             std::scoped_lock lock(mutex_);
-            auto& list = free_[index(bytes)];
-            if (!list.empty()) {
-                void* block = list.back();
-                list.pop_back();
-                return block;
+            for (std::size_t size_class = wanted; size_class < wanted + 4; ++size_class) {
+                if (auto& list = free_[size_class]; !list.empty()) {
+                    void* block = list.back();
+                    list.pop_back();
+                    return block;
+                }
             }
         }
-        return ::operator new(bytes, std::align_val_t(alignment));
+        void* memory = ::operator new(alignment + bytes_of(wanted), std::align_val_t(alignment));
+        *static_cast<std::size_t*>(memory) = wanted; // the block's class lies in front of it
+        return static_cast<std::byte*>(memory) + alignment;
     }
 
-    void deallocate(void* block, std::size_t bytes) noexcept {
-        bytes = rounded(bytes);
-        try {
-            std::scoped_lock lock(mutex_);
-            free_[index(bytes)].push_back(block);
-        } catch (...) {
-            ::operator delete(block, std::align_val_t(alignment));
+    void deallocate(void* block) noexcept {
+        void* memory = static_cast<std::byte*>(block) - alignment;
+        if (keeps_blocks) {
+            try {
+                std::scoped_lock lock(mutex_);
+                free_[*static_cast<std::size_t*>(memory)].push_back(block);
+                return;
+            } catch (...) { // no memory for the list
+            }
         }
+        ::operator delete(memory, std::align_val_t(alignment));
     }
 
     void clear() {
         std::scoped_lock lock(mutex_);
         for (auto& list : free_) {
             for (void* block : list) {
-                ::operator delete(block, std::align_val_t(alignment));
+                ::operator delete(static_cast<std::byte*>(block) - alignment, std::align_val_t(alignment));
             }
             list.clear();
         }
     }
 
-  private:
-    static std::size_t index(std::size_t rounded_bytes) {
-        const auto power = static_cast<std::size_t>(std::bit_width(rounded_bytes - 1));
-        const std::size_t quarter = (rounded_bytes - 1) >> (power - 3) & 3;
-        return power * 4 + quarter;
+    // Size classes: four to each power of two, from 256 bytes on.
+    static constexpr std::size_t class_of(std::size_t bytes) {
+        const std::size_t last = (bytes < 256 ? 256 : bytes) - 1; // the smallest class holds 256 bytes
+        const auto power = static_cast<std::size_t>(std::bit_width(last));
+        return power * 4 + (last >> (power - 3) & 3);
+    }
+    static constexpr std::size_t bytes_of(std::size_t size_class) {
+        return (size_class % 4 + 5) << (size_class / 4 - 3);
     }
 
+  private:
+#if defined(__SANITIZE_ADDRESS__)
+    static constexpr bool keeps_blocks = false; // so that the sanitizer sees every use after the end
+#elif defined(__has_feature)
+    static constexpr bool keeps_blocks = !__has_feature(address_sanitizer);
+#else
+    static constexpr bool keeps_blocks = true;
+#endif
+
     std::mutex mutex_;
-    std::array<std::vector<void*>, 65 * 4> free_;
+    std::array<std::vector<void*>, 66 * 4> free_;
 };
 
 } // namespace detail
@@ -98,7 +109,7 @@ class BlockCache {
 struct Cpu {
     static constexpr const char* name() { return "cpu"; }
     static void* allocate(std::size_t bytes) { return detail::BlockCache::instance().allocate(bytes); }
-    static void deallocate(void* p, std::size_t bytes) noexcept { detail::BlockCache::instance().deallocate(p, bytes); }
+    static void deallocate(void* p, std::size_t) noexcept { detail::BlockCache::instance().deallocate(p); }
     static void copy(void* to, const void* from, std::size_t bytes) {
         if (bytes != 0) {
             std::memcpy(to, from, bytes);

@@ -31,10 +31,14 @@ StopReason generate(const Gpt2<T, D>& model, std::span<const std::int32_t> promp
             concat("generate: a prompt of ", prompt.size(), " tokens, expected 1 to n_positions = ", positions));
     }
     const NoGrad no_grad;
-    const std::int64_t room = std::min(positions, static_cast<std::int64_t>(prompt.size()) + max_new_tokens);
-    KeyValueCaches<T, D> caches = model.make_caches(1, room);
+    const auto start = static_cast<std::int64_t>(prompt.size());
+    const std::int64_t room = std::clamp<std::int64_t>(max_new_tokens, 0, positions - start);
+    KeyValueCaches<T, D> caches = model.make_caches(1, start + room);
     std::vector<std::int32_t> past(prompt.begin(), prompt.end()), input = past;
     for (std::int64_t i = 0; i < max_new_tokens; ++i) {
+        if (static_cast<std::int64_t>(past.size()) > positions) {
+            return StopReason::n_positions;
+        }
         const auto length = static_cast<std::int64_t>(input.size());
         const Tensor<T, D> states = model.hidden(Tensor<std::int32_t, D>::from(input, {1, length}), {}, &caches);
         const Tensor<T, D> logits = model.logits(slice(states, 1, length - 1, length));
@@ -46,9 +50,6 @@ StopReason generate(const Gpt2<T, D>& model, std::span<const std::int32_t> promp
             return StopReason::callback;
         }
         past.push_back(id);
-        if (static_cast<std::int64_t>(past.size()) > positions) {
-            return StopReason::n_positions;
-        }
         input = {id};
     }
     return StopReason::max_new_tokens;

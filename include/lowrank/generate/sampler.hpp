@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "lowrank/core/error.hpp"
@@ -18,10 +19,16 @@ namespace lowrank {
 struct SamplerOptions {
     bool greedy = false;           ///< the most likely token always
     double temperature = 1;        ///< logits are divided by it
-    std::int64_t top_k = 0;        ///< keep the k most likely tokens; 0 keeps all
+    std::int64_t top_k = 0;        ///< keep the k most likely tokens, and what equals the last of them; 0 keeps all
     double top_p = 1;              ///< keep the most likely tokens whose probabilities sum to at least p
     double repetition_penalty = 1; ///< above 1: tokens that occurred become less likely (Keskar et al., CTRL, 2019)
     std::uint64_t seed = 0;
+};
+
+/// A token that may come next, and its probability.
+struct Candidate {
+    std::int32_t id;
+    double probability;
 };
 
 /// Draws tokens. The same seed and logits give the same tokens.
@@ -42,63 +49,89 @@ class Sampler {
                 options.repetition_penalty, "above 0");
     }
 
-    /// The next token for the logits of one position; `past` are the tokens before it. Throws NumericError where no
-    /// logit is finite.
-    std::int32_t next(std::vector<float> logits, std::span<const std::int32_t> past) {
-        if (options_.repetition_penalty != 1) {
-            for (const std::int32_t id : std::set<std::int32_t>(past.begin(), past.end())) {
-                float& logit = logits.at(static_cast<std::size_t>(id));
-                const auto penalty = static_cast<float>(options_.repetition_penalty);
-                logit = logit < 0 ? logit * penalty : logit / penalty;
-            }
-        }
+    /// The tokens that may come next, the most likely first; their probabilities sum to 1. `logits` are those of one
+    /// position, `past` the tokens before it. Throws NumericError where a logit is NaN or none is finite, ShapeError
+    /// for a past token without a logit.
+    std::vector<Candidate> candidates(std::vector<float> logits, std::span<const std::int32_t> past) const {
+        penalize(logits, past);
         const auto best = std::max_element(logits.begin(), logits.end());
-        if (best == logits.end() || !std::isfinite(*best)) {
+        const auto is_nan = [](float logit) { return std::isnan(logit); };
+        if (best == logits.end() || !std::isfinite(*best) || std::any_of(logits.begin(), logits.end(), is_nan)) {
             throw NumericError("sampling: the logits of the next token are not finite");
         }
         if (options_.greedy) {
-            return static_cast<std::int32_t>(best - logits.begin());
+            return {{static_cast<std::int32_t>(best - logits.begin()), 1.0}};
         }
-        return draw(logits);
-    }
-
-  private:
-    std::int32_t draw(const std::vector<float>& logits) {
-        std::vector<std::int32_t> order(logits.size());
-        std::iota(order.begin(), order.end(), 0);
-        const auto more_likely = [&](std::int32_t a, std::int32_t b) {
-            const float la = logits[static_cast<std::size_t>(a)], lb = logits[static_cast<std::size_t>(b)];
-            return la != lb ? la > lb : a < b;
-        };
-        if (options_.top_k > 0 && options_.top_k < static_cast<std::int64_t>(order.size())) {
-            std::nth_element(order.begin(), order.begin() + options_.top_k, order.end(), more_likely);
-            order.resize(static_cast<std::size_t>(options_.top_k));
-        }
-        std::sort(order.begin(), order.end(), more_likely);
-        const double top = logits[static_cast<std::size_t>(order.front())];
-        std::vector<double> weights;
+        std::vector<Candidate> found;
         double total = 0;
-        for (const std::int32_t id : order) {
-            weights.push_back(std::exp((logits[static_cast<std::size_t>(id)] - top) / options_.temperature));
-            total += weights.back();
+        for (const std::int32_t id : most_likely(logits)) {
+            const double logit = logits[static_cast<std::size_t>(id)];
+            const double weight = std::exp((logit - static_cast<double>(*best)) / options_.temperature);
+            if (weight > 0) {
+                found.push_back({id, weight});
+                total += weight;
+            }
         }
         if (options_.top_p < 1) {
             double sum = 0;
             std::size_t kept = 0;
-            while (kept < weights.size() && sum < options_.top_p * total) {
-                sum += weights[kept++];
+            while (kept < found.size() && sum < options_.top_p * total) {
+                sum += found[kept++].probability;
             }
-            weights.resize(kept);
+            found.resize(kept);
             total = sum;
         }
-        double point = rng_.uniform() * total;
-        for (std::size_t i = 0; i + 1 < weights.size(); ++i) {
-            point -= weights[i];
+        for (Candidate& candidate : found) {
+            candidate.probability /= total;
+        }
+        return found;
+    }
+
+    /// The next token, drawn from the candidates. Throws as they do.
+    std::int32_t next(std::vector<float> logits, std::span<const std::int32_t> past) {
+        const std::vector<Candidate> found = candidates(std::move(logits), past);
+        double point = rng_.uniform();
+        for (const Candidate& candidate : found) {
+            point -= candidate.probability;
             if (point < 0) {
-                return order[i];
+                return candidate.id;
             }
         }
-        return order[weights.size() - 1];
+        return found.back().id; // the probabilities were rounded
+    }
+
+  private:
+    void penalize(std::vector<float>& logits, std::span<const std::int32_t> past) const {
+        if (options_.repetition_penalty == 1) {
+            return;
+        }
+        const auto penalty = static_cast<float>(options_.repetition_penalty);
+        for (const std::int32_t id : std::set<std::int32_t>(past.begin(), past.end())) {
+            if (id < 0 || static_cast<std::size_t>(id) >= logits.size()) {
+                throw ShapeError(concat("sampling: past token ", id, ", but there are ", logits.size(), " logits"));
+            }
+            float& logit = logits[static_cast<std::size_t>(id)];
+            logit = logit < 0 ? logit * penalty : logit / penalty;
+        }
+    }
+
+    /// The ids that top_k keeps, the most likely first; of equal ones the smaller id first.
+    std::vector<std::int32_t> most_likely(const std::vector<float>& logits) const {
+        const auto logit = [&](std::int32_t id) { return logits[static_cast<std::size_t>(id)]; };
+        const auto more_likely = [&](std::int32_t a, std::int32_t b) {
+            return logit(a) != logit(b) ? logit(a) > logit(b) : a < b;
+        };
+        std::vector<std::int32_t> order(logits.size());
+        std::iota(order.begin(), order.end(), 0);
+        if (options_.top_k > 0 && options_.top_k < static_cast<std::int64_t>(order.size())) {
+            const auto last = order.begin() + (options_.top_k - 1);
+            std::nth_element(order.begin(), last, order.end(), more_likely);
+            const float least = logit(*last);
+            order.erase(std::partition(last + 1, order.end(), [&](std::int32_t id) { return logit(id) == least; }),
+                        order.end());
+        }
+        std::sort(order.begin(), order.end(), more_likely);
+        return order;
     }
 
     SamplerOptions options_;

@@ -60,8 +60,11 @@ class AtomicDirectory {
     /// The absolute target, links followed, so that a link to a directory stays a link.
     static std::filesystem::path resolve(const std::filesystem::path& target) {
         std::error_code error;
-        std::filesystem::path result = std::filesystem::weakly_canonical(std::filesystem::absolute(target), error);
-        if (error || target.empty()) {
+        std::filesystem::path result = std::filesystem::absolute(target, error);
+        if (!error) {
+            result = std::filesystem::weakly_canonical(result, error);
+        }
+        if (error) {
             throw FileError(concat(target.string(), ": cannot find the place of this directory: ", error.message()));
         }
         if (!result.has_filename()) { // "new/" is "new"

@@ -98,11 +98,15 @@ struct Gpt2 {
     }
 
     /// The final hidden states [batch, length, n_embd] for `ids` [batch, length]. With caches, the ids follow the
-    /// tokens that they hold. Throws ShapeError for a row longer than n_positions and for an id outside the vocabulary.
+    /// tokens that they hold. Throws ShapeError for a row longer than n_positions, for an id outside the vocabulary,
+    /// and for caches or a document_start that do not fit.
     Tensor<T, D> hidden(const Tensor<std::int32_t, D>& ids, const ForwardContext<D>& context = {},
                         KeyValueCaches<T, D>* caches = nullptr) const {
         if (ids.rank() != 2) {
             throw ShapeError(concat("gpt2: expected ids [batch, length], found ", ids.shape()));
+        }
+        if (caches && caches->size() != transformer.h.size()) {
+            throw ShapeError(concat("gpt2: ", caches->size(), " caches for ", transformer.h.size(), " layers"));
         }
         const std::int64_t past = caches && !caches->empty() ? caches->front().length() : 0;
         const Tensor<std::int32_t, D> positions = position_ids(ids.shape(), past, context);
@@ -126,7 +130,8 @@ struct Gpt2 {
     Tensor<T, D> logits(const Tensor<T, D>& hidden_states) const { return linear(hidden_states, head()); }
 
     /// The sum of the negative log-likelihoods of the labels, aligned with the ids and shifted here: position i is
-    /// judged by label i + 1. Labels [batch, length]; -100 is ignored. Divide by the number of supervised tokens.
+    /// judged by label i + 1, unless another document begins there. Labels [batch, length]; -100 is ignored. Divide by
+    /// the number of supervised tokens.
     Tensor<compute_t<T>, D> loss(const Tensor<std::int32_t, D>& ids, const Tensor<std::int32_t, D>& labels,
                                  const ForwardContext<D>& context = {}) const {
         if (labels.shape() != ids.shape()) {
@@ -134,9 +139,11 @@ struct Gpt2 {
         }
         const Tensor<T, D> states = hidden(ids, context);
         std::vector<std::int32_t> shifted = labels.to_vector();
+        const std::vector<std::int32_t> starts = document_starts(ids.shape(), context);
         const std::int64_t length = ids.size(1);
         for (std::size_t i = 0; i < shifted.size(); ++i) {
-            const bool last = static_cast<std::int64_t>(i) % length == length - 1;
+            const std::int64_t next = static_cast<std::int64_t>(i) % length + 1;
+            const bool last = next == length || (!starts.empty() && starts[i + 1] == next);
             shifted[i] = last ? ignored_label : shifted[i + 1];
         }
         return lm_head_loss(reshape(states, {ids.numel(), config.n_embd}), head(),
@@ -144,6 +151,17 @@ struct Gpt2 {
     }
 
   private:
+    /// The context's document_start on the host; empty where it has none.
+    static std::vector<std::int32_t> document_starts(const Shape& shape, const ForwardContext<D>& context) {
+        if (!context.document_start.defined()) {
+            return {};
+        }
+        if (context.document_start.shape() != shape) {
+            throw ShapeError(concat("gpt2: document_start ", context.document_start.shape(), " for ids ", shape));
+        }
+        return context.document_start.to_vector();
+    }
+
     /// Positions count from the start of the row, or of each token's document.
     Tensor<std::int32_t, D> position_ids(const Shape& shape, std::int64_t past,
                                          const ForwardContext<D>& context) const {
@@ -152,10 +170,7 @@ struct Gpt2 {
             throw ShapeError(concat("gpt2: a row of ", past + length,
                                     " tokens, expected at most n_positions = ", config.n_positions));
         }
-        std::vector<std::int32_t> starts;
-        if (context.document_start.defined()) {
-            starts = context.document_start.to_vector();
-        }
+        const std::vector<std::int32_t> starts = document_starts(shape, context);
         std::vector<std::int32_t> positions(static_cast<std::size_t>(shape[0] * length));
         for (std::size_t i = 0; i < positions.size(); ++i) {
             positions[i] = static_cast<std::int32_t>(past + static_cast<std::int64_t>(i) % length);

@@ -11,6 +11,7 @@
 #include "lowrank/backend/cpu/arithmetic.hpp"
 #include "lowrank/backend/cpu/attention_tile.hpp"
 #include "lowrank/backend/cpu/dropout.hpp"
+#include "lowrank/backend/cpu/rows.hpp"
 #include "lowrank/core/storage.hpp"
 
 namespace lowrank {
@@ -47,7 +48,7 @@ constexpr std::uint32_t attention_dropout_word(std::uint64_t seed, std::uint32_t
 namespace detail {
 
 /// Blocks of 64 queries in a task of the forward pass: they share the packed keys and values.
-inline constexpr std::int64_t attention_chunk = 4;
+inline constexpr std::int64_t attention_chunk = 8;
 
 /// Memory of one task, cut into arrays of S.
 template <class S>
@@ -65,9 +66,8 @@ class AttentionScratch {
 
 /// Copies the vectors at from + offsets[i], times `scale`, to consecutive rows of `to_row` values.
 template <class T, class S>
-void attention_gather(std::int64_t count, int dim, const T* from, const std::int64_t* offsets, S scale, S* to,
-                      int to_row) {
-    simd::run_for_isa<AttentionGather>(static_cast<int>(count), dim, from, offsets, scale, to, to_row);
+void attention_gather(int count, int dim, const T* from, const std::int64_t* offsets, S scale, S* to, int to_row) {
+    simd::run_for_isa<AttentionGather>(count, dim, from, offsets, scale, to, to_row);
 }
 
 /// What all tasks of an attention share. The queries of one key-value head are numbered r = i · group + g: position,
@@ -87,15 +87,18 @@ struct AttentionProblem {
     std::int64_t rows() const { return sizes.length * group(); }
     std::int64_t blocks() const { return (rows() + attention_tile - 1) / attention_tile; }
 
-    /// Copies the vectors of keys or values key0 … key0+count-1 (at most 64) of one head to consecutive memory.
-    void gather(const T* from, const AttentionLayout& layout, std::int64_t b, std::int64_t head, std::int64_t key0,
-                std::int64_t count, S* to) const {
+    /// Copies the vectors of keys or values begin … end-1 of one head to consecutive memory.
+    void gather(const T* from, const AttentionLayout& layout, std::int64_t b, std::int64_t head, std::int64_t begin,
+                std::int64_t end, S* to) const {
+        const auto dim = static_cast<int>(sizes.head_dim);
         std::int64_t offsets[attention_tile];
-        for (std::int64_t i = 0; i < count; ++i) {
-            offsets[i] = layout.at(b, key0 + i, head);
+        for (; begin < end; begin += attention_tile, to += attention_tile * dim) {
+            const auto count = static_cast<int>(std::min<std::int64_t>(attention_tile, end - begin));
+            for (int i = 0; i < count; ++i) {
+                offsets[i] = layout.at(b, begin + i, head);
+            }
+            attention_gather(count, dim, from, offsets, S(1), to, dim);
         }
-        attention_gather(count, static_cast<int>(sizes.head_dim), from, offsets, S(1), to,
-                         static_cast<int>(sizes.head_dim));
     }
 };
 
@@ -149,9 +152,6 @@ struct AttentionQueries {
         attention_gather(count, dim, from, offsets, scale, to, to_row);
     }
 
-    /// Whether any query sees any of the keys key0 … key0+keys-1.
-    bool sees(std::int64_t key0, std::int64_t keys) const { return min_low < key0 + keys && max_high >= key0; }
-
     /// The window of a tile of keys; `bounds` has room for two rows. Null pointers where all queries see all keys.
     AttentionWindow<S> window(std::int64_t key0, std::int64_t keys, S* bounds) const {
         if (max_low <= key0 && min_high >= key0 + keys - 1) {
@@ -169,7 +169,7 @@ struct AttentionQueries {
         if (problem.rule.p == 0.0) {
             return nullptr;
         }
-        simd::run_for_isa<DropoutFactors>(problem.dropout, counters, (count + 7) / 8 * 8, std::uint64_t(key0 / 4),
+        simd::run_for_isa<DropoutFactors>(problem.dropout, counters, (count + 15) / 16 * 16, std::uint64_t(key0 / 4),
                                           std::uint64_t(1), static_cast<int>((keys + 3) / 4), memory,
                                           std::int64_t(tile));
         return memory;
@@ -193,71 +193,51 @@ void attention_transpose(int count, int dim, const S* from, int from_row, S* to)
     }
 }
 
-/// What a task keeps for a block of queries in the forward pass.
-template <class S>
-struct AttentionState {
-    S *q, *output;    // transposed: [head_dim, queries]
-    S *maxima, *sums; // [queries]
-};
-
 /// The forward pass for up to attention_chunk blocks of queries, from `block0`, of one key-value head.
 template <class T>
 void attention_forward_task(const AttentionProblem<T>& problem, std::int64_t batch, std::int64_t kv_head,
                             std::int64_t block0, T* y, compute_t<T>* logsumexp) {
     using S = compute_t<T>;
-    constexpr std::int64_t tile = attention_tile;
+    constexpr int tile = attention_tile;
     const AttentionSizes& s = problem.sizes;
-    const std::int64_t blocks = std::min(attention_chunk, problem.blocks() - block0);
+    const AttentionLayout output_layout = attention_output_layout(s);
     const int dim = static_cast<int>(s.head_dim);
-    AttentionScratch<S> scratch(2 * tile * dim + 2 * tile * tile + 2 * tile + blocks * (2 * dim * tile + 2 * tile));
-    S *keys = scratch.take(tile * dim), *values = scratch.take(tile * dim);
-    S *scores = scratch.take(tile * tile), *mask = scratch.take(tile * tile), *bounds = scratch.take(2 * tile);
-
     std::vector<AttentionQueries<T>> queries;
-    std::vector<AttentionState<S>> states;
-    std::int64_t low = s.length_kv, high = -1;
-    for (std::int64_t b = 0; b < blocks; ++b) {
-        const AttentionQueries<T>& block = queries.emplace_back(problem, batch, kv_head, (block0 + b) * tile);
-        const AttentionState<S>& state = states.emplace_back(AttentionState<S>{
-            scratch.take(dim * tile), scratch.take(dim * tile), scratch.take(tile), scratch.take(tile)});
-        block.gather(problem.q, problem.q_layout, dim, S(problem.rule.scale), keys, dim);
-        attention_transpose(block.count, dim, keys, dim, state.q);
-        std::fill_n(state.output, dim * tile, S(0));
-        std::fill_n(state.maxima, tile, AttentionSoftmax::unseen<S>);
-        std::fill_n(state.sums, tile, S(0));
-        low = std::min(low, block.min_low);
-        high = std::max(high, block.max_high);
+    std::int64_t first = s.length_kv, last = -1;
+    for (std::int64_t b = block0; b < std::min(block0 + attention_chunk, problem.blocks()); ++b) {
+        const AttentionQueries<T>& block = queries.emplace_back(problem, batch, kv_head, b * tile);
+        first = std::min(first, block.min_low);
+        last = std::max(last, block.max_high);
     }
+    first = first / tile * tile; // tiles begin at multiples of 64: so do the counters of dropout
+    AttentionScratch<S> scratch(2 * (last + 1 - first) * dim + 3 * tile * dim + 2 * tile * tile + 4 * tile);
+    S *all_keys = scratch.take((last + 1 - first) * dim), *all_values = scratch.take((last + 1 - first) * dim);
+    S *q = scratch.take(tile * dim), *q_t = scratch.take(tile * dim), *output = scratch.take(tile * dim);
+    S *scores = scratch.take(tile * tile), *mask = scratch.take(tile * tile), *bounds = scratch.take(2 * tile);
+    S *maxima = scratch.take(tile), *sums = scratch.take(tile);
+    problem.gather(problem.k, problem.k_layout, batch, kv_head, first, last + 1, all_keys);
+    problem.gather(problem.v, problem.v_layout, batch, kv_head, first, last + 1, all_values);
 
-    for (std::int64_t key0 = low / tile * tile; key0 <= high; key0 += tile) {
-        const auto count = static_cast<int>(std::min(tile, s.length_kv - key0));
-        problem.gather(problem.k, problem.k_layout, batch, kv_head, key0, count, keys);
-        problem.gather(problem.v, problem.v_layout, batch, kv_head, key0, count, values);
-        for (std::int64_t b = 0; b < blocks; ++b) {
-            const AttentionQueries<T>& block = queries[std::size_t(b)];
-            const AttentionState<S>& state = states[std::size_t(b)];
-            if (!block.sees(key0, count)) {
-                continue;
-            }
-            attention_product<S>(count, block.count, dim, keys, dim, 1, state.q, attention_tile, scores, attention_tile,
-                                 false);
+    for (const AttentionQueries<T>& block : queries) {
+        block.gather(problem.q, problem.q_layout, dim, S(problem.rule.scale), q, dim);
+        attention_transpose(block.count, dim, q, dim, q_t);
+        std::fill_n(output, dim * tile, S(0));
+        std::fill_n(maxima, tile, AttentionSoftmax::unseen<S>);
+        std::fill_n(sums, tile, S(0));
+        for (std::int64_t key0 = block.min_low / tile * tile; key0 <= block.max_high; key0 += tile) {
+            const auto count = static_cast<int>(std::min<std::int64_t>(tile, block.max_high + 1 - key0));
+            const S *keys = all_keys + (key0 - first) * dim, *values = all_values + (key0 - first) * dim;
+            attention_product<S>(count, block.count, dim, keys, dim, 1, q_t, tile, scores, tile, false);
             simd::run_for_isa<AttentionSoftmax>(count, block.count, scores, block.window(key0, count, bounds),
-                                                block.factors(problem, key0, count, mask), state.maxima, state.sums,
-                                                state.output, dim);
-            attention_product<S>(dim, block.count, count, values, 1, dim, scores, attention_tile, state.output,
-                                 attention_tile, true);
+                                                block.factors(problem, key0, count, mask), maxima, sums, output, dim);
+            attention_product<S>(dim, block.count, count, values, 1, dim, scores, tile, output, tile, true);
         }
-    }
-
-    for (std::int64_t b = 0; b < blocks; ++b) {
-        const AttentionQueries<T>& block = queries[std::size_t(b)];
-        const AttentionState<S>& state = states[std::size_t(b)];
         for (int i = 0; i < block.count; ++i) {
-            T* target = y + block.offset(i, attention_output_layout(s));
+            T* target = y + block.offset(i, output_layout);
             for (int d = 0; d < dim; ++d) {
-                target[d] = static_cast<T>(state.output[d * tile + i] / state.sums[i]);
+                target[d] = static_cast<T>(output[d * tile + i] / sums[i]);
             }
-            logsumexp[block.row[i]] = state.maxima[i] + std::log(state.sums[i]);
+            logsumexp[block.row[i]] = maxima[i] + std::log(sums[i]);
         }
     }
 }
@@ -303,11 +283,8 @@ void attention_backward_task(const AttentionProblem<T>& problem, std::int64_t ba
     std::fill_n(dv, key_sums, S(0));
     std::fill_n(q, tile * padded, S(0));
     std::fill_n(dout, tile * padded, S(0));
-    for (std::int64_t key0 = 0; key0 < s.length_kv; key0 += tile) {
-        const std::int64_t count = std::min<std::int64_t>(tile, s.length_kv - key0);
-        problem.gather(problem.k, problem.k_layout, batch, kv_head, key0, count, all_keys + key0 * dim);
-        problem.gather(problem.v, problem.v_layout, batch, kv_head, key0, count, all_values + key0 * dim);
-    }
+    problem.gather(problem.k, problem.k_layout, batch, kv_head, 0, s.length_kv, all_keys);
+    problem.gather(problem.v, problem.v_layout, batch, kv_head, 0, s.length_kv, all_values);
 
     for (std::int64_t b = 0; b < problem.blocks(); ++b) {
         const AttentionQueries<T> block(problem, batch, kv_head, b * tile);
@@ -317,19 +294,13 @@ void attention_backward_task(const AttentionProblem<T>& problem, std::int64_t ba
         block.gather(dy, output_layout, dim, S(1), dout, padded);
         attention_transpose(block.count, dim, dout, padded, dout_t);
         for (int i = 0; i < tile; ++i) {
-            const T* out = y + block.offset(i, output_layout);
-            S sum = 0;
-            for (int d = 0; d < dim; ++d) {
-                sum += dout_t[d * tile + i] * static_cast<S>(out[d]);
-            }
-            delta[i] = sum;
+            const int lane = std::min(i, block.count - 1);
+            delta[i] = static_cast<S>(
+                simd::run_for_isa<RowDot>(s.head_dim, y + block.offset(lane, output_layout), dout + lane * padded));
             shift[i] = logsumexp[block.row[i]];
         }
         for (std::int64_t key0 = block.min_low / tile * tile; key0 <= block.max_high; key0 += tile) {
-            const auto count = static_cast<int>(std::min<std::int64_t>(tile, s.length_kv - key0));
-            if (!block.sees(key0, count)) {
-                continue;
-            }
+            const auto count = static_cast<int>(std::min<std::int64_t>(tile, block.max_high + 1 - key0));
             const S *keys = all_keys + key0 * dim, *values = all_values + key0 * dim;
             attention_product<S>(count, block.count, dim, keys, dim, 1, q_t, tile, scores, tile, false);
             attention_product<S>(count, block.count, dim, values, dim, 1, dout_t, tile, slopes, tile, false);

@@ -29,15 +29,6 @@ struct RowCentered {
     }
 };
 
-template <class T>
-struct RowValue {
-    const T* x;
-    template <class V, bool Whole>
-    LOWRANK_INLINE V operator()(const RowStep<V, Whole>& step) const {
-        return step.load(x);
-    }
-};
-
 template <class Term>
 struct RowSquare {
     Term term;
@@ -45,16 +36,6 @@ struct RowSquare {
     LOWRANK_INLINE V operator()(const RowStep<V, Whole>& step) const {
         const V value = term(step);
         return value * value;
-    }
-};
-
-template <class A, class B>
-struct RowProduct {
-    A a;
-    B b;
-    template <class V, bool Whole>
-    LOWRANK_INLINE V operator()(const RowStep<V, Whole>& step) const {
-        return a(step) * b(step);
     }
 };
 

@@ -114,6 +114,35 @@ LOWRANK_INLINE typename V::scalar row_max(std::int64_t n, const T* x) {
     return reduce_max(max(even, odd));
 }
 
+/// Terms of sums and maps: x itself, and the product of two terms.
+template <class T>
+struct RowValue {
+    const T* x;
+    template <class V, bool Whole>
+    LOWRANK_INLINE V operator()(const RowStep<V, Whole>& step) const {
+        return step.load(x);
+    }
+};
+
+template <class A, class B>
+struct RowProduct {
+    A a;
+    B b;
+    template <class V, bool Whole>
+    LOWRANK_INLINE V operator()(const RowStep<V, Whole>& step) const {
+        return a(step) * b(step);
+    }
+};
+
+/// Σ a·b over a row, in double.
+struct RowDot {
+    template <int Width, class A, class B>
+    [[gnu::always_inline]] static inline double run(std::int64_t n, const A* a, const B* b) {
+        using V = RowVector<compute_t<A>, Width>;
+        return row_sum<V>(n, RowProduct<RowValue<A>, RowValue<B>>{{a}, {b}});
+    }
+};
+
 /// exp(x − shift) over a row.
 template <class T, class S>
 struct RowExponential {

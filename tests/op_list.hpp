@@ -97,7 +97,7 @@ std::vector<OpExample<T, D>> op_list(std::int64_t n = 1) {
               epilogue.column_scale = cast<C>(x[3]);
               epilogue.activation = Activation::gelu_tanh;
               epilogue.residual = x[4];
-              const WeightSlot<C, D> slot(cast<C>(x[1]), Orientation::out_in);
+              const WeightSlot<C, D> slot(contiguous(cast<C>(x[1])), Orientation::out_in);
               return linear<T, D>(x[0], slot, epilogue, {LowRankTerm<T, D>{x[5], cast<C>(x[6]), 0.5}});
           });
     std::vector<std::int32_t> some;
@@ -107,12 +107,13 @@ std::vector<OpExample<T, D>> op_list(std::int64_t n = 1) {
     const auto labels = Tensor<std::int32_t, D>::from(some, {3 * n});
     some[1] = 3;
     const auto ids = Tensor<std::int32_t, D>::from(some, {3 * n});
-    entry("embedding", {weight},
-          [ids](const Inputs& x) { return embedding<T>(ids, WeightSlot<C, D>(cast<C>(x[0]), Orientation::out_in)); });
+    entry("embedding", {weight}, [ids](const Inputs& x) {
+        return embedding<T>(ids, WeightSlot<C, D>(contiguous(cast<C>(x[0])), Orientation::out_in));
+    });
     entry("cross_entropy", {example_values<T, D>({3 * n, 5}, 16)},
           [labels](const Inputs& x) { return cast<T>(cross_entropy(x[0], labels)); });
     entry("lm_head_loss", {rows, weight}, [labels](const Inputs& x) {
-        return cast<T>(lm_head_loss(x[0], WeightSlot<C, D>(cast<C>(x[1]), Orientation::out_in), labels));
+        return cast<T>(lm_head_loss(x[0], WeightSlot<C, D>(contiguous(cast<C>(x[1])), Orientation::out_in), labels));
     });
 
     const auto seed = Tensor<std::int64_t, D>::scalar(7);

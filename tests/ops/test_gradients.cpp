@@ -3,6 +3,7 @@
 
 #include "lowrank/autograd/gradient_check.hpp"
 #include "op_list.hpp"
+#include "reference.hpp"
 
 using namespace lowrank;
 using namespace lowrank::testing;
@@ -16,7 +17,6 @@ TEST_CASE("gradients of every op equal central differences") {
 
 TEST_CASE("every op takes inputs that are not contiguous") {
     for (const OpExample<double>& op : op_list<double>()) {
-        const std::vector<double> expected = contiguous(op.f(op.inputs)).to_vector();
         std::vector<Tensor<double>> views;
         for (const Tensor<double>& x : op.inputs) {
             if (x.rank() < 2) {
@@ -26,6 +26,6 @@ TEST_CASE("every op takes inputs that are not contiguous") {
             }
         }
         CAPTURE(op.name);
-        CHECK(contiguous(op.f(views)).to_vector() == expected);
+        CHECK(relative_error(op.f(views), op.f(op.inputs)) < 1e-14); // sums may take another order
     }
 }

@@ -86,6 +86,9 @@ TEST_CASE("targets are those of PEFT's check_target_module_exists") {
     CHECK(adapted(targets(names({"c_proj", "c_attn"}), regex(R"(.*\.h\.0\..*)"))) == "125");
     CHECK(adapted(targets(names({"c_proj"}), regex("c_proj"))) == "12");
     CHECK(adapted(targets(regex("all-linear"), names({"c_attn", "w1"}))) == "123");
+    LoraConfig saving = targets(regex("all-linear"));
+    saving.modules_to_save = {"attn", "mlp.c_fc", "expert"}; // what is trained whole gets no adapter
+    CHECK(adapted(saving) == "156");
 
     const ModuleSelection some = names({"c_proj", "c_attn", "w1"});
     CHECK(adapted(targets(some, {}, Layers{1, 3})) == "125"); // an exact name is taken whatever its layer
@@ -170,7 +173,7 @@ TEST_CASE("a config is refused with its file, the key, what was found and what w
              Case{R"("layers_pattern": ["h("], "layers_to_transform": [0])", "layers_pattern", "h("},
              Case{R"("lora_bias": true, "use_dora": true)", "lora_bias", "use_dora"},
              Case{R"("lora_bias": true, "init_lora_weights": "gaussian")", "init_lora_weights", "lora_bias"},
-             Case{R"("modules_to_save": ["lm_head"])", "modules_to_save", "not supported"},
+             Case{R"("modules_to_save": "ln_f")", "modules_to_save", "a list of strings"},
              Case{R"("layer_replication": [[0, 1]])", "layer_replication", "not supported"},
              Case{R"("target_parameters": ["x"])", "target_parameters", "not supported"},
              Case{R"("trainable_token_indices": [1])", "trainable_token_indices", "not supported"},

@@ -60,12 +60,16 @@ void check_run(const std::string& name, const json& run) {
         const StepMetrics metrics = trainer.step();
         CHECK(metrics.learning_rate == doctest::Approx(run.at("learning_rate")[i].get<double>()).epsilon(1e-12));
         // A curve is a reference only where PEFT's own fp32 and fp64 agree.
-        for (const auto& [key, found] :
-             {std::pair(std::string("loss"), metrics.loss), std::pair(std::string("grad_norm"), metrics.grad_norm)}) {
-            const double exact = run.at(key + "_fp64")[i], rounded = run.at(key + "_fp32")[i];
+        struct Compared {
+            std::string key;
+            double found, tolerance;
+        };
+        for (const Compared& c :
+             {Compared{"loss", metrics.loss, 1e-5}, Compared{"grad_norm", metrics.grad_norm, 1e-4}}) {
+            const double exact = run.at(c.key + "_fp64")[i], rounded = run.at(c.key + "_fp32")[i];
             if (std::abs(rounded - exact) <= 1e-6 * exact) {
-                CAPTURE(key);
-                CHECK(std::abs(found - exact) <= 1e-5 * exact);
+                CAPTURE(c.key);
+                CHECK(std::abs(c.found - exact) <= c.tolerance * exact);
             }
         }
     }
@@ -133,9 +137,6 @@ bool same_bits(const std::vector<Tensor<float>>& a, const std::vector<Tensor<flo
 
 TEST_CASE("training follows PEFT's runs, step by step") {
     for (const std::string& name : fixtures_with("peft_", "runs.json")) {
-        if (name == "peft_modules_to_save") {
-            continue;
-        }
         CAPTURE(name);
         const json runs = read_json(fixture(name) / "runs.json").at("runs");
         REQUIRE(runs.size() == 2);

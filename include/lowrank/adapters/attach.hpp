@@ -16,6 +16,7 @@
 #include "lowrank/adapters/dora.hpp"
 #include "lowrank/adapters/lora_config.hpp"
 #include "lowrank/core/random.hpp"
+#include "lowrank/nn/embedding.hpp"
 #include "lowrank/nn/module.hpp"
 
 namespace lowrank {
@@ -128,13 +129,38 @@ std::vector<std::string> target_paths(M& model, const LoraConfig& config) {
     return targets;
 }
 
+/// Throws OptionError for a name in modules_to_save that no module has, and for embeddings and heads, which may share a
+/// matrix.
+template <class T, DeviceTag D, Module M>
+void check_modules_to_save(M& model, const LoraConfig& config) {
+    for (const std::string& name : config.modules_to_save) {
+        bool found = false;
+        walk(model, [&]<class Field>(const std::string& path, Field&) {
+            if constexpr (Module<Field>) {
+                found = found || detail::is_named({name}, path);
+                const bool may_share = std::is_same_v<Field, Embedding<T, D>> || model.is_head(path);
+                if (may_share && detail::is_inside({name}, path)) {
+                    throw OptionError(concat("modules_to_save: '", name, "' holds ", path,
+                                             ": embeddings and heads are not supported here"));
+                }
+            }
+        });
+        if (!found) {
+            throw OptionError(concat("modules_to_save: no module of the model is called '", name,
+                                     "', or it is a head that is tied to the embedding"));
+        }
+    }
+}
+
 /// Freezes the model and attaches adapters to the layers that the config targets, with values that `values_at(path,
 /// layer)` gives (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError
-/// as validate and target_paths do, before anything changes. M needs default_target_modules() and is_head(path).
+/// as validate, target_paths and check_modules_to_save do, before anything changes. M needs default_target_modules()
+/// and is_head(path).
 template <class T, DeviceTag D, Module M, class Values>
 std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed, const Values& values_at) {
     validate(config, "LoRA settings");
     const std::vector<std::string> targets = target_paths<T, D>(model, config);
+    check_modules_to_save<T, D>(model, config);
     freeze<T, D>(model);
     for_each<Linear<T, D>>(model, [&](const std::string& path, Linear<T, D>& layer) {
         if (std::find(targets.begin(), targets.end(), path) != targets.end()) {
@@ -142,13 +168,13 @@ std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::ui
             attach_lora(path, layer, config, rng, values_at(path, layer));
         }
     });
-    if (config.bias == BiasMode::all) {
-        for_each_parameter(model, [](const std::string& path, auto& field) {
-            if (path.ends_with("bias")) {
-                set_trainable(field, true);
-            }
-        });
-    }
+    for_each_parameter(model, [&](const std::string& path, auto& field) {
+        const std::string module_path = path.substr(0, path.rfind('.'));
+        if ((config.bias == BiasMode::all && path.ends_with("bias")) ||
+            detail::is_inside(config.modules_to_save, module_path)) {
+            set_trainable(field, true);
+        }
+    });
     return targets;
 }
 

@@ -40,6 +40,7 @@ struct LoraConfig {
     std::vector<std::string> layers_pattern;
     std::vector<std::pair<std::string, std::int64_t>> rank_pattern; ///< in order: the first match wins
     std::vector<std::pair<std::string, double>> alpha_pattern;
+    std::vector<std::string> modules_to_save; ///< modules that are trained whole beside the adapters, by name
     std::string base_model_name_or_path;
     std::vector<std::string> unknown_keys; ///< keys of a file that are not known; ignored, and worth a line of notice
 };
@@ -49,6 +50,16 @@ namespace detail {
 inline bool is_named(const std::vector<std::string>& names, const std::string& path) {
     for (const std::string& name : names) {
         if (path == name || path.ends_with("." + name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// Whether the module at `path` has one of these names or lies inside one that has.
+inline bool is_inside(const std::vector<std::string>& names, const std::string& path) {
+    for (const std::string& name : names) {
+        if (("." + path + ".").find("." + name + ".") != std::string::npos) {
             return true;
         }
     }
@@ -98,7 +109,8 @@ Value pattern_value(const std::vector<std::pair<std::string, Value>>& patterns, 
 /// leaves out. `defaults` are the model's target modules. The rules are PEFT's check_target_module_exists.
 inline bool targets_module(const LoraConfig& config, const std::string& path, bool is_head,
                            const std::vector<std::string>& defaults) {
-    if (config.exclude_modules && detail::is_selected(*config.exclude_modules, path)) {
+    if ((config.exclude_modules && detail::is_selected(*config.exclude_modules, path)) ||
+        detail::is_inside(config.modules_to_save, path)) {
         return false;
     }
     const ModuleSelection selection = config.target_modules.value_or(defaults);

@@ -114,10 +114,13 @@ inline LoraConfig read_lora_config(const std::filesystem::path& directory) {
     config.alpha_pattern =
         detail::read_pattern<double>(reader, ordered, "alpha_pattern",
                                      [](JsonReader& values, const std::string& key) { return values.get_number(key); });
+    if (reader.has("modules_to_save")) {
+        config.modules_to_save = reader.get_strings("modules_to_save");
+    }
     config.base_model_name_or_path = reader.get_string_or("base_model_name_or_path", "");
     for (const char* key : {"alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
-                            "modules_to_save", "monteclora_config", "target_parameters", "trainable_token_indices",
-                            "use_bdlora", "use_qalora", "velora_config", "megatron_config"}) {
+                            "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora",
+                            "use_qalora", "velora_config", "megatron_config"}) {
         const json* value = reader.find(key);
         if (value != nullptr && !detail::is_off(*value)) {
             reader.fail(key, JsonReader::describe(*value), "null: this setting is not supported");
@@ -199,6 +202,9 @@ inline json peft_config(const LoraConfig& config, bool fan_in_fan_out,
     }
     if (!config.layers_pattern.empty()) {
         document["layers_pattern"] = config.layers_pattern;
+    }
+    if (!config.modules_to_save.empty()) {
+        document["modules_to_save"] = config.modules_to_save;
     }
     document["rank_pattern"] = json::object();
     for (const auto& [key, rank] : config.rank_pattern) {

@@ -80,6 +80,7 @@ LoraConfig load_adapter(M& model, const std::filesystem::path& directory, const 
     };
     try {
         target_paths<T, D>(model, config);
+        check_modules_to_save<T, D>(model, config);
     } catch (const OptionError& error) {
         throw FileError(concat((directory / "adapter_config.json").string(), ": ", error.what()));
     }
@@ -99,10 +100,15 @@ LoraConfig load_adapter(M& model, const std::filesystem::path& directory, const 
     });
     const std::set<std::string> adapted = detail::adapted_layers<T, D>(model);
     for_each_parameter(model, [&]<class Field>(const std::string& name, Field& field) {
+        const Tensor<C, D> trained = trained_values(field);
+        if (!trained.defined()) {
+            return;
+        }
+        const Tensor<C, D> loaded = leaf(load(detail::peft_key(name, adapted), trained.shape()));
         if constexpr (std::is_same_v<Field, Tensor<C, D>>) {
-            if (trained_values(field).defined()) {
-                field = leaf(load(detail::peft_key(name, adapted), field.shape()));
-            }
+            field = loaded;
+        } else {
+            field = WeightSlot<C, D>(loaded, field.orientation());
         }
     });
     for (const std::string& key : file.keys()) {

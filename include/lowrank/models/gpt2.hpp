@@ -93,8 +93,11 @@ struct Gpt2 {
 
     /// New caches for `batch` rows of at most `capacity` tokens.
     KeyValueCaches<T, D> make_caches(std::int64_t batch, std::int64_t capacity) const {
-        return KeyValueCaches<T, D>(transformer.h.size(),
-                                    KeyValueCache<T, D>(batch, capacity, config.n_head, config.n_embd / config.n_head));
+        KeyValueCaches<T, D> caches;
+        for (std::size_t i = 0; i < transformer.h.size(); ++i) { // each its own: copies would share memory
+            caches.emplace_back(batch, capacity, config.n_head, config.n_embd / config.n_head);
+        }
+        return caches;
     }
 
     /// The final hidden states [batch, length, n_embd] for `ids` [batch, length]. With caches, the ids follow the

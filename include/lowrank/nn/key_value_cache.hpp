@@ -16,6 +16,11 @@ class KeyValueCache {
         : keys_(Tensor<T, D>::empty({batch, capacity, heads, head_dim})),
           values_(Tensor<T, D>::empty({batch, capacity, heads, head_dim})) {}
 
+    KeyValueCache(const KeyValueCache&) = delete; // a copy would write into the same memory
+    KeyValueCache& operator=(const KeyValueCache&) = delete;
+    KeyValueCache(KeyValueCache&&) noexcept = default;
+    KeyValueCache& operator=(KeyValueCache&&) noexcept = default;
+
     std::int64_t length() const { return length_; }
     std::int64_t capacity() const { return keys_.size(1); }
 

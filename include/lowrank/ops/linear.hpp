@@ -93,8 +93,8 @@ Tensor<Out, D> product(std::int64_t m, std::int64_t n, const std::vector<MatmulS
 /// cost 4·tokens·out·in operations, not 6. The low-rank factors are further rows of the inner dimension of one product.
 /// Hu et al., "LoRA", 2021, equation 3. Throws ShapeError where shapes do not fit.
 template <class T, DeviceTag D>
-Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>& weight,
-                    const Epilogue<T, D>& epilogue = {}, std::vector<LowRankTerm<T, D>> terms = {}) {
+Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>& weight, Epilogue<T, D> epilogue = {},
+                    std::vector<LowRankTerm<T, D>> terms = {}) {
     using C = compute_t<T>;
     using Segment = MatmulSegment<T, D>;
     Shape shape = input.shape();
@@ -104,7 +104,9 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
     detail::check_linear(input, weight, epilogue, terms, shape);
     const std::int64_t in = weight.in(), out = weight.out(), rows = in > 0 ? input.numel() / in : numel(shape) / out;
     const Tensor<T, D> x = contiguous(input);
-    const Tensor<T, D> residual = epilogue.residual.defined() ? contiguous(epilogue.residual) : epilogue.residual;
+    const Tensor<T, D> residual = contiguous(epilogue.residual);
+    epilogue.bias = contiguous(epilogue.bias);
+    epilogue.column_scale = contiguous(epilogue.column_scale);
 
     const Edge ex = edge(x), er = edge(residual);
     const Edge eb = edge(epilogue.bias), es = edge(epilogue.column_scale), ew = edge(weight.values());

@@ -63,7 +63,7 @@ const X a = X::from({0.5, -1.0, 2.0}, {3}), b = X::from({1.5, 0.25, -0.75}, {3})
 
 TEST_CASE("a formula of one's own") {
     const auto report = gradient_check([](const X& x) { return unary(Softplus{2.0}, x); }, a);
-    CHECK_MESSAGE(report.ok, report.str());
+    CHECK_MESSAGE(report.ok, Softplus::name, ": ", report.str());
     const auto hypotenuse = gradient_check([](const X& x, const X& y) { return binary(Hypotenuse{}, x, y); }, a, b);
     CHECK_MESSAGE(hypotenuse.ok, hypotenuse.str());
     const auto y = unary(Softplus{1.0}, Tensor<float>::full({21}, 1.0f)).to_vector();

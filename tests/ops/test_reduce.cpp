@@ -76,6 +76,7 @@ TEST_CASE_TEMPLATE("sums over any dimensions equal a naive sum", T, float, doubl
     check_sum(random<T>({100003}, 4), {0}, tolerance);
     check_sum(transpose(random<T>({3, 70001}, 5)), {0}, tolerance);
     check_sum(random<T>({300, 2, 9}, 6), {0, 2}, tolerance);
+    check_sum(random<T>({3001, 2, 51}, 6), {0, 2}, tolerance); // cut within a run
 }
 
 TEST_CASE("long float sums are accurate") {

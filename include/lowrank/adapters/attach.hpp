@@ -159,8 +159,8 @@ void check_modules_to_save(M& model, const LoraConfig& config) {
 template <class T, DeviceTag D, Module M, class Values>
 std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed, const Values& values_at) {
     validate(config, "LoRA settings");
-    const std::vector<std::string> targets = target_paths<T, D>(model, config);
     check_modules_to_save<T, D>(model, config);
+    const std::vector<std::string> targets = target_paths<T, D>(model, config);
     freeze<T, D>(model);
     for_each<Linear<T, D>>(model, [&](const std::string& path, Linear<T, D>& layer) {
         if (std::find(targets.begin(), targets.end(), path) != targets.end()) {

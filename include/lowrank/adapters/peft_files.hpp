@@ -79,8 +79,8 @@ LoraConfig load_adapter(M& model, const std::filesystem::path& directory, const 
         return load_values<C, D>(file.at(key), shape);
     };
     try {
-        target_paths<T, D>(model, config);
         check_modules_to_save<T, D>(model, config);
+        target_paths<T, D>(model, config);
     } catch (const OptionError& error) {
         throw FileError(concat((directory / "adapter_config.json").string(), ": ", error.what()));
     }

@@ -1,0 +1,15 @@
+# lowrank::kernels: the heaviest kernels compiled once. A target that links it compiles faster; others need nothing.
+foreach(kernel attention matmul)
+  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/lowrank_kernels/${kernel}.cpp @ONLY CONTENT
+"#include \"lowrank/backend/cpu/@kernel@.hpp\"
+#define LOWRANK_KERNEL template
+namespace lowrank {
+#include \"lowrank/backend/cpu/instances/@kernel@.inc\"
+}
+")
+  list(APPEND lowrank_kernel_sources ${CMAKE_CURRENT_BINARY_DIR}/lowrank_kernels/${kernel}.cpp)
+endforeach()
+add_library(lowrank_kernels STATIC ${lowrank_kernel_sources})
+add_library(lowrank::kernels ALIAS lowrank_kernels)
+target_link_libraries(lowrank_kernels PUBLIC lowrank)
+target_compile_options(lowrank_kernels INTERFACE "SHELL:-include lowrank/backend/cpu/separate_kernels.hpp")

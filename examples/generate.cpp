@@ -66,52 +66,85 @@ class StopWatch {
     std::string held_;
 };
 
-int generate_program(Options& options) {
-    if (!options.instruction.empty() && !options.prompt.empty()) {
-        throw OptionError("give either --prompt or --instruction, not both");
+/// Refuses options that say nothing together.
+void refuse_contradictions(const Options& options, const CLI::App& app) {
+    if (!options.instruction.empty() && app.count("--prompt") > 0) {
+        throw OptionError("--instruction: give either this or --prompt, not both");
+    }
+    if (options.instruction.empty() && !options.input.empty()) {
+        throw OptionError("--input: goes with --instruction, which is missing");
+    }
+    for (const char* name : {"--temperature", "--top-k", "--top-p"}) {
+        if (options.sampler.greedy && app.count(name) > 0) {
+            throw OptionError(std::string(name) + ": has no meaning with --greedy; leave one of them out");
+        }
     }
     for (const std::string& stop : options.stop) {
         if (stop.empty()) {
             throw OptionError("--stop: found an empty text");
         }
     }
+}
+
+/// The prompt's tokens, checked against the model.
+std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& prompt,
+                                        const Gpt2Config& config) {
+    std::vector<std::int32_t> ids = tokenizer.encode(prompt);
+    if (ids.empty() && tokenizer.eos_id()) {
+        ids.push_back(*tokenizer.eos_id()); // GPT-2's documents begin behind one
+    }
+    const auto length = static_cast<std::int64_t>(ids.size());
+    if (length == 0 || length > config.n_positions) {
+        throw OptionError(concat("--prompt: found ", length, " tokens, expected 1 to ", config.n_positions,
+                                 ", the positions of the model (n_positions)"));
+    }
+    for (const std::int32_t id : ids) {
+        if (id >= config.vocab_size) {
+            throw OptionError(concat("--prompt: found the token id ", id, ", expected 0 to ", config.vocab_size - 1,
+                                     ": the tokenizer is not that of the model"));
+        }
+    }
+    return ids;
+}
+
+int generate_program(Options& options, const CLI::App& app) {
+    refuse_contradictions(options, app);
     if (!options.instruction.empty()) {
         options.prompt = PromptTemplate::alpaca().render(options.instruction, options.input);
     } else if (options.prompt == "-") {
         options.prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
     }
+    Sampler sampler(options.sampler);
     const examples::Model model = examples::load_model(options.model);
     const Tokenizer tokenizer = Tokenizer::load(options.model.model);
-    Sampler sampler(options.sampler);
-    std::vector<std::int32_t> prompt = tokenizer.encode(options.prompt);
-    const std::optional<std::int32_t> eos = tokenizer.eos_id();
-    if (prompt.empty() && eos) {
-        prompt.push_back(*eos); // GPT-2's documents begin behind one
-    }
+    const std::vector<std::int32_t> prompt = encode_prompt(tokenizer, options.prompt, model.config);
     StreamDecoder decoder(tokenizer);
     StopWatch out(options.stop);
     const InterruptGuard interrupt;
     if (options.instruction.empty()) {
-        std::fputs(options.prompt.c_str(), stdout);
+        examples::say(stdout, "{}", options.prompt);
     }
-    const StopReason reason =
-        generate(model, std::span<const std::int32_t>(prompt), options.max_new_tokens, eos, sampler,
-                 [&](std::int32_t id) { return out.push(decoder.push(id)) && !interrupt.requested(); });
+    // A model's vocabulary may be padded beyond its tokenizer's: such tokens have no text.
+    const auto text_of = [&](std::int32_t id) { return tokenizer.contains(id) ? decoder.push(id) : std::string(); };
+    const StopReason reason = generate(
+        model, std::span<const std::int32_t>(prompt), options.max_new_tokens, tokenizer.eos_id(), sampler,
+        [&](std::int32_t id) { return out.push(text_of(id)) && !interrupt.requested() && !std::ferror(stdout); });
     if (reason != StopReason::callback) {
         out.push(decoder.flush());
         out.flush();
     }
-    std::fputc('\n', stdout);
+    examples::say(stdout, "\n");
     if (reason == StopReason::n_positions) {
-        fmt::print(stderr, "stopped at the model's last position, {}\n", model.config.n_positions);
+        examples::say(stderr, "stopped at the model's last position, {}\n", model.config.n_positions);
     }
-    return 0;
+    return interrupt.requested() ? 130 : 0;
 }
 
 } // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("Continues a prompt with a GPT-2, with or without a LoRA adapter.");
+    using examples::number;
+    examples::Program app("Continues a prompt with a GPT-2, with or without a LoRA adapter.");
     Options options;
     examples::add_model_options(app, options.model, true);
     app.add_option("--prompt", options.prompt, "text to continue; - reads it from standard input");
@@ -119,14 +152,18 @@ int main(int argc, char** argv) {
                    "instruction to put into the Alpaca template instead of --prompt");
     app.add_option("--input", options.input, "input that goes with --instruction");
     app.add_option("--max-new-tokens", options.max_new_tokens, "most tokens to generate")
-        ->check(CLI::NonNegativeNumber);
-    app.add_option("--temperature", options.sampler.temperature, "below 1 is bolder, above 1 more varied");
-    app.add_option("--top-k", options.sampler.top_k, "draw among the k most likely tokens; 0: all");
-    app.add_option("--top-p", options.sampler.top_p, "draw among the most likely tokens of this total probability");
-    app.add_option("--repetition-penalty", options.sampler.repetition_penalty, "above 1 avoids repetition");
+        ->check(number<std::int64_t>(0));
+    app.add_option("--temperature", options.sampler.temperature, "below 1 is bolder, above 1 more varied")
+        ->check(number(0.0));
+    app.add_option("--top-k", options.sampler.top_k, "draw among the k most likely tokens; 0: all")
+        ->check(number<std::int64_t>(0));
+    app.add_option("--top-p", options.sampler.top_p, "draw among the most likely tokens of this total probability")
+        ->check(number(0.0, 1.0));
+    app.add_option("--repetition-penalty", options.sampler.repetition_penalty, "above 1 avoids repetition")
+        ->check(number(0.0));
     app.add_flag("--greedy", options.sampler.greedy, "take the most likely token always");
-    app.add_option("--seed", options.sampler.seed, "seed of the sampling");
+    app.add_option("--seed", options.sampler.seed, "seed of the sampling")->check(number<std::uint64_t>(0));
     app.add_option("--stop", options.stop, "text at which to stop; may be given several times")
         ->allow_extra_args(false);
-    return examples::run(app, argc, argv, [&] { return generate_program(options); });
+    return app.run(argc, argv, [&] { return generate_program(options, app); });
 }

@@ -1,5 +1,8 @@
 // Generation: with the keys and values of the past kept, the same as without; and how it ends.
 
+#include <algorithm>
+#include <limits>
+
 #include "io/temporary_directory.hpp"
 #include "lowrank/generate/generate.hpp"
 #include "lowrank/models/gpt2_checkpoint.hpp"

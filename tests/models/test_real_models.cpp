@@ -1,12 +1,13 @@
 // Trained GPT-2s from elsewhere do here what they were trained to do, with the activations that their makers recorded.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <numeric>
 
 #include "lowrank/generate/generate.hpp"
 #include "lowrank/io/read_text.hpp"
 #include "lowrank/models/gpt2_checkpoint.hpp"
+#include "lowrank/ops/matmul.hpp"
 #include "lowrank/ops/softmax.hpp"
 #include "lowrank/text/load_tokenizer.hpp"
 #include "models_testing.hpp"

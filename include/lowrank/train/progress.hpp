@@ -20,6 +20,9 @@ class Progress {
           every_(every),
           live_(isatty(STDERR_FILENO) != 0),
           start_(Clock::now()) {}
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
+    ~Progress() { finish(); } // an error's message begins on a line of its own
 
     void show(const StepMetrics& m) {
         ++shown_;

@@ -92,12 +92,10 @@ void elementwise_strided(const ElementwiseFormula<T>& f, const Shape& shape, T* 
     });
 }
 
-template <std::size_t N, class F, class T>
-ElementwiseFormula<T> elementwise_formula(const F& f, const T*) {
-    return {[](const void* formula, T* y, const T* const* x, std::int64_t n) {
-                simd::run_for_isa<ElementwiseVectors<T, N>>(*static_cast<const F*>(formula), y, x, n);
-            },
-            &f};
+/// The vector loop of one formula, for the instruction set in use: all that is compiled for each formula.
+template <class F, class T, std::size_t N>
+void elementwise_vectors(const void* f, T* y, const T* const* x, std::int64_t n) {
+    simd::run_for_isa<ElementwiseVectors<T, N>>(*static_cast<const F*>(f), y, x, n);
 }
 
 } // namespace detail
@@ -106,17 +104,18 @@ ElementwiseFormula<T> elementwise_formula(const F& f, const T*) {
 /// f is called with simd::Vec of compute_t<T>; it and all that it calls are marked LOWRANK_HD (math/macros.hpp).
 template <class F, class T>
 void elementwise(Cpu, const F& f, const Shape& shape, T* y, const T* a, const Strides& a_strides) {
-    detail::elementwise_strided<T, 1>(detail::elementwise_formula<1>(f, y), shape, y, {a}, {a_strides});
+    detail::elementwise_strided<T, 1>({detail::elementwise_vectors<F, T, 1>, &f}, shape, y, {a}, {a_strides});
 }
 template <class F, class T>
 void elementwise(Cpu, const F& f, const Shape& shape, T* y, const T* a, const Strides& a_strides, const T* b,
                  const Strides& b_strides) {
-    detail::elementwise_strided<T, 2>(detail::elementwise_formula<2>(f, y), shape, y, {a, b}, {a_strides, b_strides});
+    detail::elementwise_strided<T, 2>({detail::elementwise_vectors<F, T, 2>, &f}, shape, y, {a, b},
+                                      {a_strides, b_strides});
 }
 template <class F, class T>
 void elementwise(Cpu, const F& f, const Shape& shape, T* y, const T* a, const Strides& a_strides, const T* b,
                  const Strides& b_strides, const T* c, const Strides& c_strides) {
-    detail::elementwise_strided<T, 3>(detail::elementwise_formula<3>(f, y), shape, y, {a, b, c},
+    detail::elementwise_strided<T, 3>({detail::elementwise_vectors<F, T, 3>, &f}, shape, y, {a, b, c},
                                       {a_strides, b_strides, c_strides});
 }
 

@@ -1,0 +1,148 @@
+// Options in files: `name = value` a line, read with --config, and written beside an output.
+#pragma once
+
+#include <algorithm>
+#include <istream>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "lowrank/io/json.hpp"
+#include "lowrank/io/near_matches.hpp"
+
+namespace examples {
+
+/// Lines that are valid TOML and INI alike: `r = 8`, `bias = "none"`, `target-modules = ["c_attn", "c_proj"]`. Strings
+/// may go without quotes; `#` begins a comment. A name that no option has is refused, and so is one given twice.
+class ConfigFile : public CLI::Config {
+  public:
+    explicit ConfigFile(const CLI::App& app) : app_(app) {}
+
+    /// Throws OptionError or FileError that name file and line.
+    std::vector<CLI::ConfigItem> from_config(std::istream& in) const override {
+        const std::string file = app_.get_config_ptr()->as<std::string>();
+        std::set<std::string> seen;
+        std::vector<CLI::ConfigItem> items;
+        std::string line;
+        for (std::size_t number = 1; std::getline(in, line); ++number) {
+            const std::string where = lowrank::concat(file, ": line ", number, ": ");
+            std::string text(without_comment(line));
+            if (trim(text).empty()) {
+                continue;
+            }
+            const std::size_t equals = text.find('=');
+            CLI::ConfigItem item;
+            item.name = trim(std::string_view(text).substr(0, equals));
+            if (equals == std::string::npos) {
+                throw lowrank::OptionError(where + "found " + lowrank::in_quotes(item.name) +
+                                           ", expected name = value");
+            }
+            const CLI::Option* option = app_.get_option_no_throw("--" + item.name);
+            if (option == nullptr || !option->get_configurable()) {
+                throw lowrank::OptionError(where + "unknown option " + lowrank::in_quotes(item.name) +
+                                           lowrank::similar_names(item.name, names()));
+            }
+            if (!seen.insert(item.name).second) {
+                throw lowrank::OptionError(where + "option " + lowrank::in_quotes(item.name) + " is given twice");
+            }
+            std::fill_n(text.begin(), equals + 1, ' '); // so that columns in messages are right
+            item.inputs = values(text, file, number);
+            if (item.inputs.empty() || (item.inputs[0].empty() && item.inputs.size() == 1)) {
+                throw lowrank::OptionError(where + "found no value for " + lowrank::in_quotes(item.name));
+            }
+            items.push_back(std::move(item));
+        }
+        return items;
+    }
+
+    std::string to_config(const CLI::App*, bool, bool, std::string) const override { return write({}); }
+
+    /// The options as they are in effect, without those of `left_out` and empty ones.
+    std::string write(const std::vector<std::string>& left_out) const {
+        std::string text;
+        for (const CLI::Option* option : app_.get_options()) {
+            const std::string name = option->get_name();
+            const bool is_flag = option->get_expected_min() == 0;
+            std::vector<std::string> found = option->results();
+            if (found.empty() && !is_flag && !option->get_default_str().empty()) {
+                found = {option->get_default_str()};
+            }
+            if (!option->get_configurable() || std::count(left_out.begin(), left_out.end(), name) > 0 ||
+                (found.empty() && !is_flag)) {
+                continue;
+            }
+            text += name.substr(2) + " = ";
+            if (is_flag) {
+                text += found.empty() ? "false" : found.back();
+            } else {
+                const auto value = option->get_expected_max() > 1 ? lowrank::json(found) : lowrank::json(found.back());
+                text += value.dump(-1, ' ', false, lowrank::json::error_handler_t::replace);
+            }
+            text += "\n";
+        }
+        return text;
+    }
+
+  private:
+    static std::string trim(std::string_view text) {
+        const std::size_t begin = text.find_first_not_of(" \t\r");
+        return begin == text.npos ? "" : std::string(text.substr(begin, text.find_last_not_of(" \t\r") + 1 - begin));
+    }
+
+    /// The line up to a `#` or `;` that stands outside of quotes and begins the line or follows a space.
+    static std::string_view without_comment(std::string_view line) {
+        char quote = '\0', before = ' ';
+        for (std::size_t i = 0; i < line.size(); before = line[i++]) {
+            const char c = line[i];
+            if (quote == '\0' && (c == '#' || c == ';') && (before == ' ' || before == '\t')) {
+                return line.substr(0, i);
+            }
+            if (quote == '\0' && (c == '"' || c == '\'')) {
+                quote = c;
+            } else if (c == quote) {
+                quote = '\0';
+            } else if (c == '\\' && quote == '"') {
+                ++i;
+            }
+        }
+        return line;
+    }
+
+    /// "…" and […] are JSON, '…' is taken as it stands, and so is what has no quotes.
+    static std::vector<std::string> values(const std::string& padded, const std::string& file, std::size_t line) {
+        const std::string text = trim(padded);
+        if (text.size() > 1 && text.front() == '\'' && text.back() == '\'') {
+            return {text.substr(1, text.size() - 2)};
+        }
+        if (!text.starts_with('"') && !text.starts_with('[')) {
+            return {text};
+        }
+        const lowrank::json document = lowrank::parse_json(padded, file, line);
+        std::vector<std::string> found;
+        for (const lowrank::json& value : document.is_array() ? document : lowrank::json::array({document})) {
+            if (value.is_structured() || value.is_null()) {
+                throw lowrank::FileError(lowrank::concat(file, ": line ", line, ": found ", value.type_name(),
+                                                         " in a list, expected strings or numbers"));
+            }
+            found.push_back(value.is_string() ? value.get<std::string>() : value.dump());
+        }
+        return found;
+    }
+
+    std::vector<std::string> names() const {
+        std::vector<std::string> names;
+        for (const CLI::Option* option : app_.get_options()) {
+            if (option->get_configurable()) {
+                names.push_back(option->get_name().substr(2));
+            }
+        }
+        return names;
+    }
+
+    const CLI::App& app_;
+};
+
+} // namespace examples

@@ -1,5 +1,6 @@
 // generate: continues a prompt with a model, with or without an adapter, streaming the text as it comes.
 
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -31,12 +32,14 @@ class StopWatch {
     /// Takes new text; returns whether to go on.
     bool push(const std::string& text) {
         held_ += text;
+        std::size_t end = std::string::npos; // the first stop text in it
         for (const std::string& stop : stops_) {
-            if (const std::size_t at = held_.find(stop); at != std::string::npos) {
-                held_.resize(at);
-                flush();
-                return false;
-            }
+            end = std::min(end, held_.find(stop));
+        }
+        if (end != std::string::npos) {
+            held_.resize(end);
+            flush();
+            return false;
         }
         std::size_t keep = 0;
         for (const std::string& stop : stops_) {

@@ -77,9 +77,13 @@ class ConfigFile : public CLI::Config {
             text += name.substr(2) + " = ";
             if (is_flag) {
                 text += found.empty() ? "false" : found.back();
+            } else if (option->get_expected_max() == 1) {
+                text += quoted(found.back());
             } else {
-                const auto value = option->get_expected_max() > 1 ? lowrank::json(found) : lowrank::json(found.back());
-                text += value.dump(-1, ' ', false, lowrank::json::error_handler_t::replace);
+                for (std::size_t i = 0; i < found.size(); ++i) {
+                    text += (i == 0 ? "[" : ", ") + quoted(found[i]);
+                }
+                text += "]";
             }
             text += "\n";
         }
@@ -87,6 +91,14 @@ class ConfigFile : public CLI::Config {
     }
 
   private:
+    /// Numbers as they are, all else as a string of JSON (names of files need not be UTF-8).
+    static std::string quoted(const std::string& value) {
+        using lowrank::json;
+        return json::accept(value) && json::parse(value).is_number()
+                   ? value
+                   : json(value).dump(-1, ' ', false, json::error_handler_t::replace);
+    }
+
     static std::string trim(std::string_view text) {
         const std::size_t begin = text.find_first_not_of(" \t\r");
         return begin == text.npos ? "" : std::string(text.substr(begin, text.find_last_not_of(" \t\r") + 1 - begin));

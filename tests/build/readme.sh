@@ -22,12 +22,12 @@ if grep -E '/(nlohmann|Eigen|CLI|fmt)/|/pcre2' used; then
     exit 1
 fi
 
-# The budget is 8 seconds where the yardstick, which includes much of the standard library, takes one second and a half.
+# The budget is 8 seconds, or three and a half times a yardstick that includes much of the standard library: machines and their load differ.
 printf '#include <regex>\n#include <iostream>\nint main(int, char** a) { std::cout << std::regex_match(a[0], std::regex("a+")); }\n' >yardstick.cpp
 yardstick=$(seconds "$compiler" -std=c++20 -O2 yardstick.cpp -o yardstick)
 echo "compiled in $spent s; the yardstick in $yardstick s"
-awk -v s="$spent" -v y="$yardstick" 'BEGIN { exit s > 8 && s > 8 / 1.5 * y }' || {
-    echo "expected at most 8 s, or 5.3 times the yardstick"
+awk -v s="$spent" -v y="$yardstick" 'BEGIN { exit s > 8 && s > 3.5 * y }' || {
+    echo "expected at most 8 s, or 3.5 times the yardstick"
     exit 1
 }
 

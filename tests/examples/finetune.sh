@@ -170,7 +170,7 @@ config 2 'line 1: found "just text", expected name = value' 'just text\n'
 config 2 'line 2: option "r" is given twice' 'r = 4\nr = 5\n'
 config 2 'line 1: found no value for "r"' 'r =\n'
 config 2 "--r: found 'four'" 'r = four\n'
-config 1 'options.toml: line 1, column 16' 'target-modules=["c_attn\n'
+config 1 'options.toml: line 1, column 23' 'target-modules=["c_attn\n'
 config 1 'found object in a list' 'target-modules=[{}]\n'
 config 2 'use-rslora' 'use-rslora = perhaps\n'
 expect 2 nowhere.toml --config nowhere.toml "${base[@]}" --output new
@@ -267,7 +267,7 @@ data 'the character "!" at byte 3' '{"text": "ABC!"}'
 data 'found the keys "foo"' '{"foo": 1}'
 data "found an empty file" ''
 data "expected .json, .jsonl or .txt" 'A,B' bad.csv
-data "line 1" '[{"text": "ABC"},]' bad.json
+data "bad.json: line 1: found ']', expected record 2" '[{"text": "ABC"},]' bad.json
 expect 1 "nowhere.jsonl: cannot open" --model model --data nowhere.jsonl --output new
 printf '{"text": "ABC"}' >text.jsonl
 expect 1 "found no tokenizer, expected one of" --model "$fixtures/peft_base" --data text.jsonl --output new

@@ -41,7 +41,7 @@ judge 2 $? "--prompt: found 0 tokens" "a closed standard input"
 expect 2 "not valid UTF-8 at byte 1 of 3" --model model --prompt $'A\xffB'
 expect 2 'the character "!" at byte 1' --model model --prompt 'A!'
 printf 'A\0B' | "$program" --model model --prompt - >out 2>err
-judge 2 $? "the character" "a zero byte in the prompt"
+judge 2 $? "the character of code 0 at byte 1" "a zero byte in the prompt"
 while read -r option value text; do
     expect 2 "$text" --model model --prompt A "$option" "$value"
 done <<'LIST'

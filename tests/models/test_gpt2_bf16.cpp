@@ -36,6 +36,7 @@ TEST_CASE("logits, loss and adapter gradients in bf16") {
 
         LoraConfig config;
         config.init_lora_weights = LoraInit::random;
+        config.lora_alpha = 16;
         Gpt2<float> exact = load_gpt2<float>(fixture(name));
         attach_lora<bf16, Cpu>(model, config, 1);
         attach_lora<float, Cpu>(exact, config, 1);

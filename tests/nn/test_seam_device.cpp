@@ -136,6 +136,7 @@ TEST_CASE("LoRA on every linear layer, trained biases, dropout everywhere") {
     LoraConfig config;
     config.target_modules = std::string("all-linear");
     config.lora_dropout = 0.1;
+    config.lora_alpha = 16;
     config.bias = BiasMode::all;
     check_equal("gpt2_tied", config, false);
 }
@@ -144,5 +145,6 @@ TEST_CASE("DoRA over 16-bit matrices, with dropout and checkpointing") {
     LoraConfig config;
     config.use_dora = true;
     config.lora_dropout = 0.1;
+    config.lora_alpha = 16;
     check_equal("gpt2_bf16", config, true);
 }

@@ -89,6 +89,7 @@ TEST_CASE("LoRA and DoRA train and merge over int8 as over the decoded matrices"
         LoraConfig config;
         config.target_modules = std::string("all-linear");
         config.use_dora = use_dora;
+        config.lora_alpha = 16;
         Model quantized = int8_model(), dense = dense_model();
         attach_lora<float, Cpu>(quantized, config, 3);
         attach_lora<float, Cpu>(dense, config, 3);

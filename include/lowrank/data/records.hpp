@@ -97,6 +97,10 @@ void for_each_record(const std::string& file, std::string_view text, Visit&& vis
     }
     for (bool last = false; !last;) {
         const std::size_t end = detail::end_of_json_value(text, at);
+        if (end == at && at < text.size()) { // "[{…},]"
+            throw FileError(
+                concat(file, ": line ", place.line, ": found '", text[at], "', expected record ", place.record));
+        }
         pass(end);
         advance(end);
         if (at == text.size() || text[at] == '}') {

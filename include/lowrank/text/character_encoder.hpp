@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -38,9 +39,11 @@ class CharacterEncoder {
             const Utf8Step step = utf8_step(text, position);
             const auto found = ids_.find(step.code_point);
             if (found == ids_.end()) {
-                throw OptionError(concat("encode: the character \"", text.substr(position, step.length), "\" at byte ",
-                                         position, " is not among the ", ids_.size(),
-                                         " characters of this model's vocabulary"));
+                const std::string shown = step.code_point < ' ' // a zero byte would end the message
+                                              ? concat("of code ", static_cast<int>(step.code_point))
+                                              : concat("\"", text.substr(position, step.length), "\"");
+                throw OptionError(concat("encode: the character ", shown, " at byte ", position, " is not among the ",
+                                         ids_.size(), " characters of this model's vocabulary"));
             }
             ids.push_back(found->second);
             position += step.length;

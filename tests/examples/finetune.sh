@@ -124,7 +124,7 @@ for option in "--r 4" "--lora-dropout 0.1" "--bias all" "--loraplus-lr-ratio 16"
 done
 
 # Every kind of run; its configuration repeats it.
-weights() { sha256sum <"$1/$(cd "$1" && ls | grep 'model.safetensors$')"; }
+weights() { cat "$1"/*model.safetensors | sha256sum; }
 repeats() { # ARGS…
     accepted "saved after 2 of 2" "$@"
     rm -rf again

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the trials: runs one program again and again in an empty folder and compares exit codes and messages.
 program=$1
 [ -x "$program" ] || { echo "usage: $0 PROGRAM"; exit 2; }

@@ -264,7 +264,9 @@ TEST_CASE("an adapted layer is PEFT's formula, in value and in every gradient") 
                 if (around.residual) {
                     leaves.emplace("residual", residual);
                 }
-                for (const auto& [name, values] : leaves) {
+                for (const auto& entry : leaves) {
+                    const std::string& name = entry.first;
+                    const X& values = entry.second;
                     CAPTURE(name);
                     REQUIRE(gradients.find(values) != nullptr);
                     const X& gradient = *gradients.find(values);

@@ -100,7 +100,9 @@ TEST_CASE("an adapter that is loaded and saved gives PEFT's files back") {
         const auto copy = SafetensorsFile::open((out / "adapter_model.safetensors").string());
         CHECK(copy.keys() == source.keys());
         CHECK(copy.metadata() == source.metadata());
-        for (const auto& [key, entry] : source.tensors()) {
+        for (const auto& tensor : source.tensors()) {
+            const std::string& key = tensor.first;
+            const TensorEntry& entry = tensor.second;
             CAPTURE(key);
             CHECK(copy.at(key).dtype == entry.dtype);
             CHECK(copy.at(key).shape == entry.shape);

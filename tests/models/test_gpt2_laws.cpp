@@ -15,7 +15,7 @@ using Model = Gpt2<double>; // so that differences are of the mathematics, not o
 
 Model trainable_model(const char* name) {
     Model model = load_gpt2<double>(fixture(name));
-    for_each_parameter(model, [](const std::string&, auto& field) { set_trainable(field, true); });
+    for_each_parameter<double>(model, [](const std::string&, auto& field) { set_trainable(field, true); });
     return model;
 }
 
@@ -45,7 +45,7 @@ struct Result {
 
 void check_equal(Model& model, const Result& found, const Result& expected, double tolerance) {
     CHECK(std::abs(found.loss - expected.loss) <= tolerance * std::abs(expected.loss));
-    for_each_parameter(model, [&](const std::string& path, auto& field) {
+    for_each_parameter<double>(model, [&](const std::string& path, auto& field) {
         if (field.defined()) {
             CAPTURE(path);
             const Tensor<double> values = trained_values(field);

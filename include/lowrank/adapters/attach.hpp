@@ -59,7 +59,7 @@ LoraValues<C, D> initial_lora(LoraInit init, std::int64_t out, std::int64_t in, 
 /// Freezes every parameter of a model and takes its adapters off.
 template <class T, DeviceTag D, Module M>
 void freeze(M& model) {
-    for_each_parameter(model, [](const std::string&, auto& field) { set_trainable(field, false); });
+    for_each_parameter<compute_t<T>, D>(model, [](const std::string&, auto& field) { set_trainable(field, false); });
     for_each<Linear<T, D>>(model, [](const std::string&, Linear<T, D>& layer) { layer.adapter = nullptr; });
 }
 
@@ -98,18 +98,17 @@ std::vector<std::string> target_paths(M& model, const LoraConfig& config) {
         return targets_module(config, path, model.is_head(path), model.default_target_modules());
     };
     const bool all_linear = config.target_modules == ModuleSelection("all-linear");
-    walk(model, [&]<class Field>(const std::string& path, Field&) {
-        if constexpr (std::is_same_v<Field, Linear<T, D>>) {
+    for (const FieldRef& field : fields_of(model)) {
+        const std::string& path = field.path();
+        if (field.get<Linear<T, D>>() != nullptr) {
             linears.push_back(path);
             if (is_target(path)) {
                 targets.push_back(path);
             }
-        } else if constexpr (Module<Field>) {
-            if (!all_linear && is_target(path)) {
-                throw OptionError(concat("target_modules: '", path, "' is no linear layer; only these can be adapted"));
-            }
+        } else if (field.is_module() && !all_linear && is_target(path)) {
+            throw OptionError(concat("target_modules: '", path, "' is no linear layer; only these can be adapted"));
         }
-    });
+    }
     if (config.target_modules && std::holds_alternative<std::vector<std::string>>(*config.target_modules)) {
         for (const std::string& name : std::get<std::vector<std::string>>(*config.target_modules)) {
             if (model.is_head(name) && std::find(linears.begin(), linears.end(), name) == linears.end()) {
@@ -135,16 +134,17 @@ template <class T, DeviceTag D, Module M>
 void check_modules_to_save(M& model, const LoraConfig& config) {
     for (const std::string& name : config.modules_to_save) {
         bool found = false;
-        walk(model, [&]<class Field>(const std::string& path, Field&) {
-            if constexpr (Module<Field>) {
+        for (const FieldRef& field : fields_of(model)) {
+            const std::string& path = field.path();
+            if (field.is_module()) {
                 found = found || detail::is_named({name}, path);
-                const bool may_share = std::is_same_v<Field, Embedding<T, D>> || model.is_head(path);
+                const bool may_share = field.get<Embedding<T, D>>() != nullptr || model.is_head(path);
                 if (may_share && detail::is_inside({name}, path)) {
                     throw OptionError(concat("modules_to_save: '", name, "' holds ", path,
                                              ": embeddings and heads are not supported here"));
                 }
             }
-        });
+        }
         if (!found) {
             throw OptionError(concat("modules_to_save: no module of the model is called '", name,
                                      "', or it is a head that is tied to the embedding"));
@@ -168,7 +168,7 @@ std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::ui
             attach_lora(path, layer, config, rng, values_at(path, layer));
         }
     });
-    for_each_parameter(model, [&](const std::string& path, auto& field) {
+    for_each_parameter<compute_t<T>, D>(model, [&](const std::string& path, auto& field) {
         const std::string module_path = path.substr(0, path.rfind('.'));
         if ((config.bias == BiasMode::all && path.ends_with("bias")) ||
             detail::is_inside(config.modules_to_save, module_path)) {
@@ -198,19 +198,19 @@ template <class T, DeviceTag D, Module M>
 std::vector<NamedTensor<compute_t<T>, D>> trainable_tensors(M& model) {
     using C = compute_t<T>;
     std::vector<NamedTensor<C, D>> tensors;
-    walk(model, [&]<class Field>(const std::string& path, Field& field) {
-        if constexpr (std::is_same_v<Field, Linear<T, D>>) {
-            if (field.adapter) {
-                field.adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
-                    tensors.push_back({path + "." + name, values});
-                });
-            }
-        } else if constexpr (!Module<Field>) {
-            if (const Tensor<C, D> values = trained_values(field); values.defined()) {
-                tensors.push_back({path, values});
-            }
+    for (const FieldRef& field : fields_of(model)) {
+        if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
+            layer->adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
+                tensors.push_back({field.path() + "." + name, values});
+            });
         }
-    });
+        const auto* slot = field.get<WeightSlot<C, D>>();
+        const auto* vector = field.get<Tensor<C, D>>();
+        const Tensor<C, D> values = slot ? trained_values(*slot) : vector ? trained_values(*vector) : Tensor<C, D>();
+        if (values.defined()) {
+            tensors.push_back({field.path(), values});
+        }
+    }
     return tensors;
 }
 
@@ -222,7 +222,8 @@ struct ParameterCounts {
 template <class T, DeviceTag D, Module M>
 ParameterCounts count_parameters(M& model) {
     ParameterCounts counts;
-    for_each_parameter(model, [&](const std::string&, auto& field) { counts.all += parameter_count(field); });
+    for_each_parameter<compute_t<T>, D>(model,
+                                        [&](const std::string&, auto& field) { counts.all += parameter_count(field); });
     for (const auto& tensor : trainable_tensors<T, D>(model)) {
         counts.trainable += tensor.values.numel();
     }

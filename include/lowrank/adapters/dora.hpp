@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lowrank/adapters/lora.hpp"
+#include "lowrank/ops/matmul.hpp"
 #include "lowrank/ops/reduce.hpp"
 
 namespace lowrank {

@@ -6,13 +6,13 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "lowrank/nn/linear.hpp"
 #include "lowrank/ops/dropout.hpp"
 #include "lowrank/ops/elementwise.hpp"
-#include "lowrank/ops/matmul.hpp"
 
 namespace lowrank {
 
@@ -49,8 +49,7 @@ class Lora : public LinearAdapter<T, D> {
     }
 
     Tensor<C, D> merged(const Linear<T, D>& layer) const override {
-        const NoGrad no_grad;
-        return dense_values(layer.weight) + delta(layer.weight.orientation());
+        return plus_delta(dense_values(layer.weight), layer.weight.orientation());
     }
 
     Tensor<C, D> merged_bias(const Linear<T, D>& layer) const override {
@@ -88,11 +87,20 @@ class Lora : public LinearAdapter<T, D> {
         return bias.defined() ? bias + own : own;
     }
 
-    /// s·BA as the base stores its matrix.
-    Tensor<C, D> delta(Orientation orientation) const {
-        const Tensor<C, D> product =
-            orientation == Orientation::out_in ? matmul(b_, a_) : matmul(transpose(a_, 0, 1), transpose(b_, 0, 1));
-        return product * scale_;
+    /// base + s·BA, stored as the base is.
+    Tensor<C, D> plus_delta(const Tensor<C, D>& base, Orientation orientation) const {
+        const std::int64_t r = a_.size(0), in = a_.size(1), out = b_.size(0);
+        const MatrixView<C> a = matrix(a_.data(), in), b = matrix(b_.data(), r);
+        const bool is_out_in = orientation == Orientation::out_in;
+        const MatmulSegment<C, D> segment =
+            is_out_in ? MatmulSegment<C, D>{b, {a}, r, static_cast<C>(scale_)}
+                      : MatmulSegment<C, D>{a.transposed(), {b.transposed()}, r, static_cast<C>(scale_)};
+        Tensor<C, D> sum = Tensor<C, D>::empty(base.shape());
+        MatmulEpilogue<C> epilogue;
+        epilogue.residual = base.data();
+        matmul(D{}, is_out_in ? out : in, is_out_in ? in : out, std::span<const MatmulSegment<C, D>>(&segment, 1),
+               sum.mutable_data(), epilogue);
+        return sum;
     }
 
     /// The base's matrix in the type of parameters.

@@ -99,7 +99,7 @@ LoraConfig load_adapter(M& model, const std::filesystem::path& directory, const 
         return values;
     });
     const std::set<std::string> adapted = detail::adapted_layers<T, D>(model);
-    for_each_parameter(model, [&]<class Field>(const std::string& name, Field& field) {
+    for_each_parameter<compute_t<T>, D>(model, [&]<class Field>(const std::string& name, Field& field) {
         const Tensor<C, D> trained = trained_values(field);
         if (!trained.defined()) {
             return;

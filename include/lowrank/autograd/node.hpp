@@ -59,24 +59,53 @@ inline void free_node(Node* node) {
 
 } // namespace detail
 
+/// What a node does with its gradient: a callable of any type. std::function would want a copy of it, which is compiled
+/// for each operation and never made.
+template <class T, DeviceTag D>
+class Rule {
+  public:
+    Rule() = default;
+    template <class F>
+    explicit Rule(F&& callable)
+        : callable_(new std::decay_t<F>(std::forward<F>(callable))),
+          call_([](void* f, const Tensor<T, D>& dy) { (*static_cast<std::decay_t<F>*>(f))(dy); }),
+          free_([](void* f) { delete static_cast<std::decay_t<F>*>(f); }) {}
+    Rule(const Rule&) = delete;
+    Rule& operator=(const Rule&) = delete;
+    ~Rule() { reset(); }
+
+    explicit operator bool() const { return callable_ != nullptr; }
+    void operator()(const Tensor<T, D>& dy) const { call_(callable_, dy); }
+    void reset() {
+        if (callable_ != nullptr) {
+            free_(std::exchange(callable_, nullptr));
+        }
+    }
+
+  private:
+    void* callable_ = nullptr;
+    void (*call_)(void*, const Tensor<T, D>&) = nullptr;
+    void (*free_)(void*) = nullptr;
+};
+
 /// A node whose value is a Tensor<T, D>.
 template <class T, DeviceTag D>
 struct TensorNode final : Node {
-    using Rule = std::function<void(const Tensor<T, D>&)>;
-
     explicit TensorNode(bool leaf) : Node(leaf) {}
+    template <class F>
+    explicit TensorNode(F&& callable) : Node(false),
+                                        rule(std::forward<F>(callable)) {}
 
     void run() override {
         if (!rule) {
             throw AutogradError("backward: this part of the graph was freed by an earlier backward");
         }
-        const Tensor<T, D> dy = std::exchange(gradient, {});
-        const Rule taken = std::exchange(rule, nullptr);
-        taken(dy);
+        rule(std::exchange(gradient, {}));
+        rule.reset();
     }
 
     Tensor<T, D> gradient; // what has been collected during a backward
-    Rule rule;
+    Rule<T, D> rule;
 };
 
 /// A new leaf: the identity of something that gets a gradient of its own.

@@ -91,9 +91,7 @@ Tensor<T, D> record(const Tensor<T, D>& value, bool wanted, Rule&& rule) {
     if (!wanted) {
         return value;
     }
-    std::shared_ptr<TensorNode<T, D>> node(new TensorNode<T, D>(false), detail::free_node);
-    node->rule = std::forward<Rule>(rule);
-    return value.with_node(std::move(node));
+    return value.with_node(std::shared_ptr<Node>(new TensorNode<T, D>(std::forward<Rule>(rule)), detail::free_node));
 }
 
 /// The short form for an operation of one's own. `rule(dy)` returns the input's gradient, or for several inputs a

@@ -1,8 +1,8 @@
 # lowrank::kernels: the heaviest kernels compiled once. A target that links it compiles faster; others need nothing.
-foreach(kernel attention matmul)
+foreach(kernel attention elementwise matmul rows)
   file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/lowrank_kernels/${kernel}.cpp @ONLY CONTENT
-"#include \"lowrank/backend/cpu/@kernel@.hpp\"
-#define LOWRANK_KERNEL template
+"#define LOWRANK_KERNEL template
+#include \"lowrank/backend/cpu/separate_kernels.hpp\"
 namespace lowrank {
 #include \"lowrank/backend/cpu/instances/@kernel@.inc\"
 }

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 
 namespace lowrank {
 
@@ -41,31 +42,47 @@ struct NumericError : Error {
 
 namespace detail {
 
-inline void append(std::string& out, std::string_view text) {
-    out += text;
-}
-inline void append(std::string& out, const char* text) {
-    out += text;
-}
-inline void append(std::string& out, char text) {
-    out += text;
-}
-inline void append(std::string& out, bool value) {
-    out += value ? "true" : "false";
-}
+/// One part of a message, its type forgotten, so that a message costs little code where it is put together.
+struct MessagePart {
+    const void* value;
+    void (*append)(std::string& out, const void* value);
+};
+
 template <class Value>
-requires requires(const Value& v) {
-    std::to_string(v);
+void append_value(std::string& out, const void* pointer) {
+    const Value& value = *static_cast<const Value*>(pointer);
+    if constexpr (std::is_same_v<Value, bool>) {
+        out += value ? "true" : "false";
+    } else if constexpr (std::is_same_v<Value, char>) {
+        out += value;
+    } else if constexpr (std::is_arithmetic_v<Value>) {
+        out += std::to_string(value);
+    } else if constexpr (std::is_convertible_v<const Value&, std::string_view>) {
+        out += std::string_view(value);
+    } else {
+        out += value.str();
+    }
 }
-void append(std::string& out, const Value& value) {
-    out += std::to_string(value);
+
+[[gnu::cold]] inline std::string join(const MessagePart* parts, std::size_t count) {
+    std::string out;
+    for (std::size_t i = 0; i < count; ++i) {
+        parts[i].append(out, parts[i].value);
+    }
+    return out;
 }
+
+inline void append_text(std::string& out, const void* text) {
+    out += static_cast<const char*>(text);
+}
+
 template <class Value>
-requires requires(const Value& v) {
-    v.str();
-}
-void append(std::string& out, const Value& value) {
-    out += value.str();
+MessagePart message_part(const Value& value) {
+    if constexpr (std::is_convertible_v<const Value&, const char*>) {
+        return {static_cast<const char*>(value), append_text}; // one function for literals of every length
+    } else {
+        return {&value, append_value<Value>};
+    }
 }
 
 } // namespace detail
@@ -73,9 +90,8 @@ void append(std::string& out, const Value& value) {
 /// Joins its arguments (strings, numbers, anything with `.str()`) into one string: for messages of errors.
 template <class... Parts>
 std::string concat(const Parts&... parts) {
-    std::string out;
-    (detail::append(out, parts), ...);
-    return out;
+    const detail::MessagePart all[] = {detail::message_part(parts)...};
+    return detail::join(all, sizeof...(parts));
 }
 
 } // namespace lowrank

@@ -76,7 +76,7 @@ Gpt2<T, D> load_gpt2(const std::filesystem::path& directory) {
         used.push_back(bare ? path.substr(prefix.size()) : path);
         return file.at(used.back());
     };
-    for_each_parameter(model, [&]<class Field>(const std::string& path, Field& field) {
+    for_each_parameter<compute_t<T>, D>(model, [&]<class Field>(const std::string& path, Field& field) {
         if (path == "lm_head.bias") {
             return; // GPT-2's head has none
         }
@@ -103,7 +103,7 @@ Gpt2<T, D> load_gpt2(const std::filesystem::path& directory) {
 template <class T, DeviceTag D>
 void save_gpt2(Gpt2<T, D>& model, const std::filesystem::path& directory) {
     std::vector<TensorSource> tensors;
-    for_each_parameter(model, [&](const std::string& path, const auto& field) {
+    for_each_parameter<compute_t<T>, D>(model, [&](const std::string& path, const auto& field) {
         if (field.defined()) {
             tensors.push_back(tensor_source(path, field));
         }

@@ -2,9 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
-#include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -46,45 +45,95 @@ inline std::string join_path(const std::string& prefix, const std::string& name)
 
 } // namespace detail
 
-/// Calls `visit(path, field)` for every module, slot and tensor inside `module`, in the order of the fields, parents
-/// first. `visit` must accept every type of field; see for_each and for_each_parameter for the common cases.
-template <Module M, class Visit>
-void walk(M& module, const Visit& visit, const std::string& path = "") {
-    module.fields([&]<class Field>(const char* name, Field& field) {
-        const std::string field_path = detail::join_path(path, name);
-        if constexpr (detail::is_vector<Field>) {
+/// A field of a module, its type forgotten, so that whatever walks over a model is compiled once and not for each type
+/// of field.
+class FieldRef {
+  public:
+    template <class Field>
+    FieldRef(std::string path, Field& field)
+        : path_(std::move(path)),
+          field_(&field),
+          type_(&typeid(Field)),
+          is_module_(Module<Field>) {}
+
+    const std::string& path() const { return path_; }
+    /// Whether it has fields itself; the others are parameters.
+    bool is_module() const { return is_module_; }
+    /// The field, or null when it is of another type.
+    template <class Field>
+    Field* get() const {
+        return *type_ == typeid(Field) ? static_cast<Field*>(field_) : nullptr;
+    }
+
+  private:
+    std::string path_;
+    void* field_;
+    const std::type_info* type_;
+    bool is_module_;
+};
+
+namespace detail {
+
+/// What a module's `fields` is called with: adds each field to a list, and the fields of that.
+struct FieldCollector {
+    std::vector<FieldRef>& list;
+    const std::string& path;
+
+    template <class Field>
+    void operator()(const char* name, Field& field) const {
+        const std::string field_path = join_path(path, name);
+        if constexpr (is_vector<Field>) {
             for (std::size_t i = 0; i < field.size(); ++i) {
-                const std::string element_path = detail::join_path(field_path, std::to_string(i));
-                visit(element_path, field[i]);
-                walk(field[i], visit, element_path);
+                add(join_path(field_path, std::to_string(i)), field[i]);
             }
         } else {
-            visit(field_path, field);
-            if constexpr (Module<Field>) {
-                walk(field, visit, field_path);
-            }
+            add(field_path, field);
         }
-    });
+    }
+
+    template <class Field>
+    void add(const std::string& field_path, Field& field) const {
+        list.emplace_back(field_path, field);
+        if constexpr (Module<Field>) {
+            field.fields(FieldCollector{list, field_path});
+        }
+    }
+};
+
+} // namespace detail
+
+/// Every module, slot and tensor inside `module`, in the order of the fields, parents first. Valid while the module
+/// stays where it is.
+template <Module M>
+std::vector<FieldRef> fields_of(M& module) {
+    std::vector<FieldRef> list;
+    module.fields(detail::FieldCollector{list, std::string()});
+    return list;
 }
 
 /// Calls `visit(path, field)` for every field of type Field inside `module`: every Linear, say.
 template <class Field, Module M, class Visit>
 void for_each(M& module, const Visit& visit) {
-    walk(module, [&]<class Found>(const std::string& path, Found& found) {
-        if constexpr (std::is_same_v<Found, Field>) {
-            visit(path, found);
+    for (const FieldRef& field : fields_of(module)) {
+        if (Field* found = field.get<Field>()) {
+            visit(field.path(), *found);
         }
-    });
+    }
 }
 
-/// Calls `visit(path, field)` for every parameter: every WeightSlot and every Tensor.
-template <Module M, class Visit>
+/// Calls `visit(path, field)` for every parameter: every WeightSlot<C, D> and every Tensor<C, D>. Throws Error for a
+/// parameter of another type.
+template <class C = float, DeviceTag D = Cpu, Module M, class Visit>
 void for_each_parameter(M& module, const Visit& visit) {
-    walk(module, [&]<class Found>(const std::string& path, Found& found) {
-        if constexpr (!Module<Found>) {
-            visit(path, found);
+    for (const FieldRef& field : fields_of(module)) {
+        if (auto* slot = field.get<WeightSlot<C, D>>()) {
+            visit(field.path(), *slot);
+        } else if (auto* values = field.get<Tensor<C, D>>()) {
+            visit(field.path(), *values);
+        } else if (!field.is_module()) {
+            throw Error(concat("parameter '", field.path(), "' is not of the type asked for"));
         }
-    });
+    }
 }
 
 template <class C, DeviceTag D>

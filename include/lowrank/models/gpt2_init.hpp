@@ -1,0 +1,84 @@
+// A new GPT-2 with random weights, to be pretrained.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "lowrank/core/random.hpp"
+#include "lowrank/models/gpt2_checkpoint.hpp"
+
+namespace lowrank {
+
+namespace detail {
+
+inline const char* activation_name(Activation activation) {
+    return activation == Activation::gelu_erf ? "gelu" : activation == Activation::relu ? "relu" : "gelu_new";
+}
+
+/// The config.json of a model that comes from no file.
+inline json gpt2_document(const Gpt2Config& c) {
+    json document = {{"architectures", {"GPT2LMHeadModel"}},
+                     {"model_type", "gpt2"},
+                     {"vocab_size", c.vocab_size},
+                     {"n_positions", c.n_positions},
+                     {"n_embd", c.n_embd},
+                     {"n_layer", c.n_layer},
+                     {"n_head", c.n_head},
+                     {"n_inner", c.n_inner},
+                     {"activation_function", activation_name(c.activation_function)},
+                     {"layer_norm_epsilon", c.layer_norm_epsilon},
+                     {"resid_pdrop", c.resid_pdrop},
+                     {"embd_pdrop", c.embd_pdrop},
+                     {"attn_pdrop", c.attn_pdrop},
+                     {"initializer_range", 0.02},
+                     {"scale_attn_weights", c.scale_attn_weights},
+                     {"scale_attn_by_inverse_layer_idx", c.scale_attn_by_inverse_layer_idx},
+                     {"tie_word_embeddings", c.tie_word_embeddings},
+                     {"torch_dtype", "float32"}};
+    if (c.eos_token_id) {
+        document["bos_token_id"] = document["eos_token_id"] = *c.eos_token_id;
+    }
+    return document;
+}
+
+} // namespace detail
+
+/// A GPT-2 of these sizes, all of it trainable. Matrices are normal with standard deviation 0.02, those that project
+/// back into the residual stream with 0.02/√(2·n_layer); biases are 0, the norms' weights 1. The same seed gives the
+/// same weights. `config.document` is written anew. Throws OptionError where n_head does not divide n_embd.
+/// Source: Radford et al. 2019, section 2.3, and Transformers' GPT2PreTrainedModel._init_weights.
+template <class T, DeviceTag D = Cpu>
+Gpt2<T, D> new_gpt2(Gpt2Config config, std::uint64_t seed) {
+    using C = compute_t<T>;
+    if (config.n_head < 1 || config.n_embd % config.n_head != 0) {
+        throw OptionError(concat("n_head: found ", config.n_head, ", expected a divisor of n_embd, ", config.n_embd));
+    }
+    config.document = detail::gpt2_document(config);
+    Gpt2<T, D> model(config);
+    const double residual_scale = 1 / std::sqrt(2 * std::max(1.0, static_cast<double>(config.n_layer)));
+    std::uint32_t stream = 0;
+    for_each_parameter(model, [&]<class Field>(const std::string& path, Field& field) {
+        if constexpr (std::is_same_v<Field, WeightSlot<C, D>>) {
+            const detail::Gpt2Matrix m = detail::gpt2_matrix(config, path);
+            const double deviation = path.ends_with("c_proj.weight") ? 0.02 * residual_scale : 0.02;
+            Rng rng(seed, stream++);
+            std::vector<C> values(static_cast<std::size_t>(m.out * m.in));
+            for (C& value : values) {
+                value = static_cast<C>(deviation * rng.normal());
+            }
+            const bool out_in = m.orientation == Orientation::out_in;
+            field = WeightSlot<C, D>(leaf(Tensor<C, D>::from(values, out_in ? Shape{m.out, m.in} : Shape{m.in, m.out})),
+                                     m.orientation);
+        } else if (path != "lm_head.bias") { // GPT-2's head has none
+            const std::vector<C> values(static_cast<std::size_t>(detail::gpt2_vector(config, path)),
+                                        path.ends_with(".weight") ? C(1) : C(0));
+            field = leaf(Tensor<C, D>::from(values, {static_cast<std::int64_t>(values.size())}));
+        }
+    });
+    return model;
+}
+
+} // namespace lowrank

@@ -8,6 +8,7 @@
 
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/core/shape.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 #include "lowrank/tensor/tensor.hpp"
 
 namespace lowrank {
@@ -139,36 +140,13 @@ class DenseWeight<S, Cpu> final : public Weight<Cpu> {
     }
 
     template <class T>
-    static T convert(S value) {
-        if constexpr (std::same_as<S, T>) {
-            return value;
-        } else {
-            return T(static_cast<compute_t<T>>(static_cast<compute_t<S>>(value)));
-        }
-    }
-
-    // Walks the source in its own order, so that every line of memory is read once.
-    template <class T>
     void copy(const WeightBlock& block, T* destination) const {
-        const bool rows_are_out = orientation() == Orientation::out_in;
-        const std::int64_t rows = rows_are_out ? block.out_count : block.in_count;
-        const std::int64_t columns = rows_are_out ? block.in_count : block.out_count;
-        const std::int64_t row_stride = rows_are_out ? block.out_stride : block.in_stride;
-        const std::int64_t column_stride = rows_are_out ? block.in_stride : block.out_stride;
-        const std::int64_t width = rows_are_out ? in() : out();
-        const S* source = values_.data() + (rows_are_out ? block.out * width + block.in : block.in * width + block.out);
-        for (std::int64_t r = 0; r < rows; ++r) {
-            const S* from = source + r * width;
-            T* to = destination + r * row_stride;
-            if (column_stride == 1) {
-                for (std::int64_t c = 0; c < columns; ++c) {
-                    to[c] = convert<T>(from[c]);
-                }
-            } else {
-                for (std::int64_t c = 0; c < columns; ++c) {
-                    to[c * column_stride] = convert<T>(from[c]);
-                }
-            }
+        if (orientation() == Orientation::out_in) {
+            copy_block(block.out_count, block.in_count, values_.data() + block.out * in() + block.in, in(), destination,
+                       block.out_stride, block.in_stride);
+        } else {
+            copy_block(block.in_count, block.out_count, values_.data() + block.in * out() + block.out, out(),
+                       destination, block.in_stride, block.out_stride);
         }
     }
 

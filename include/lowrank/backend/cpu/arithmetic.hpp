@@ -10,18 +10,9 @@
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/memory.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 
 namespace lowrank {
-
-/// Converts between element types; 16-bit ones pass through float.
-template <class To, class From>
-constexpr To convert(From value) {
-    if constexpr (std::same_as<To, From>) {
-        return value;
-    } else {
-        return static_cast<To>(static_cast<compute_t<To>>(static_cast<compute_t<From>>(value)));
-    }
-}
 
 namespace detail {
 

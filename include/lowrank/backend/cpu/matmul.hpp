@@ -33,13 +33,18 @@ struct MatmulBlocks {
     int width, lanes, tile_rows;
     std::int64_t panel = 2 * lanes;                         // columns of a panel of B
     std::int64_t group = 4 * panel;                         // columns of a task
-    std::int64_t rows = 504 / tile_rows * tile_rows;        // rows of a task
+    std::int64_t rows = 0;                                  // rows of a task
     std::int64_t cached_rows = 224 / tile_rows * tile_rows; // rows of A that meet a group before the next rows
     static constexpr std::int64_t k = 256;                  // steps of k between visits of the sums
 
+    /// For a product of m rows. About 512 are a task, and all tasks get nearly as many, because each packs its panels.
     template <class C>
-    static MatmulBlocks of(int width) {
-        return {.width = width, .lanes = tile_lanes<C>(width), .tile_rows = tile_rows_of(width)};
+    static MatmulBlocks of(int width, std::int64_t m) {
+        MatmulBlocks blocks{.width = width, .lanes = tile_lanes<C>(width), .tile_rows = tile_rows_of(width)};
+        const std::int64_t strips = (m + blocks.tile_rows - 1) / blocks.tile_rows;
+        const std::int64_t tasks = std::max<std::int64_t>(1, (m + 256) / 512);
+        blocks.rows = (strips + tasks - 1) / tasks * blocks.tile_rows;
+        return blocks;
     }
 };
 
@@ -50,7 +55,7 @@ struct MultiplyBlock {
                                                   std::int64_t column0, compute_t<T>* sums, compute_t<T>* packed_b) {
         using C = compute_t<T>;
         constexpr int lanes = tile_lanes<C>(Width), tile_rows = tile_rows_of(Width), panel = 2 * lanes;
-        const MatmulBlocks blocks = MatmulBlocks::of<C>(Width);
+        const MatmulBlocks blocks = MatmulBlocks::of<C>(Width, problem.m);
         const std::int64_t rows = std::min(blocks.rows, problem.m - row0);
         const std::int64_t columns = std::min(blocks.group, problem.n - column0);
         const C* packed_a = problem.packed_a;
@@ -141,7 +146,7 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     if (m == 0 || n == 0) {
         return;
     }
-    const auto blocks = detail::MatmulBlocks::of<C>(simd::width_of(simd::active_isa()));
+    const auto blocks = detail::MatmulBlocks::of<C>(simd::width_of(simd::active_isa()), m);
     std::int64_t k = 0;
     for (const MatmulSegment<T, Cpu>& segment : segments) {
         k += segment.k;

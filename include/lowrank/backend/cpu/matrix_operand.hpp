@@ -3,26 +3,23 @@
 
 #include <cstdint>
 
-#include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 #include "lowrank/tensor/matmul_problem.hpp"
 
 namespace lowrank::detail {
 
 /// Writes the block of `rows` × `columns` from (row, column) to target[r · stride + c], converted.
-/// Follows the source's order of memory, so that each of its lines is read once.
 template <class S, class C>
 void read_block(const MatrixView<S>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
                 std::int64_t columns, C* target, std::int64_t stride) {
     const S* source = from.data + row * from.row_stride + column * from.column_stride;
     if (from.column_stride == 1) {
+        copy_block(rows, columns, source, from.row_stride, target, stride, 1);
+    } else if (from.row_stride == 1) {
+        copy_block(columns, rows, source, from.column_stride, target, 1, stride);
+    } else {
         for (std::int64_t r = 0; r < rows; ++r) {
             for (std::int64_t c = 0; c < columns; ++c) {
-                target[r * stride + c] = convert<C>(source[r * from.row_stride + c]);
-            }
-        }
-    } else {
-        for (std::int64_t c = 0; c < columns; ++c) {
-            for (std::int64_t r = 0; r < rows; ++r) {
                 target[r * stride + c] = convert<C>(source[r * from.row_stride + c * from.column_stride]);
             }
         }

@@ -15,8 +15,12 @@
 #include "lowrank/backend/cpu/elementwise.hpp"
 #include "lowrank/backend/cpu/embedding.hpp"
 #include "lowrank/backend/cpu/layer_norm.hpp"
+#include "lowrank/backend/cpu/lines.hpp"
+#include "lowrank/backend/cpu/log_sum_exp.hpp"
 #include "lowrank/backend/cpu/optimizer.hpp"
 #include "lowrank/backend/cpu/reduce.hpp"
+#include "lowrank/backend/cpu/rms_norm.hpp"
+#include "lowrank/backend/cpu/rotary.hpp"
 #include "lowrank/backend/cpu/softmax.hpp"
 
 namespace lowrank::testing {
@@ -144,17 +148,28 @@ LOWRANK_FORWARD(batched_matmul)
 LOWRANK_FORWARD(copy_strided)
 LOWRANK_FORWARD(cross_entropy_backward)
 LOWRANK_FORWARD(cross_entropy_rows)
+LOWRANK_FORWARD(cumulative_sum)
 LOWRANK_FORWARD(dot_rows)
 LOWRANK_FORWARD(dropout_elements)
 LOWRANK_FORWARD(elementwise)
 LOWRANK_FORWARD(embedding_backward)
 LOWRANK_FORWARD(embedding_rows)
+LOWRANK_FORWARD(extreme_index)
+LOWRANK_FORWARD(gather_lines)
 LOWRANK_FORWARD(gather_rows)
 LOWRANK_FORWARD(layer_norm_backward)
 LOWRANK_FORWARD(layer_norm_forward)
 LOWRANK_FORWARD(layer_norm_weight_backward)
+LOWRANK_FORWARD(log_sum_exp_backward)
+LOWRANK_FORWARD(log_sum_exp_rows)
+LOWRANK_FORWARD(rms_norm_backward)
+LOWRANK_FORWARD(rms_norm_forward)
+LOWRANK_FORWARD(rms_norm_weight_backward)
+LOWRANK_FORWARD(rotary_angles)
+LOWRANK_FORWARD(rotary_rows)
 LOWRANK_FORWARD(scale_by)
 LOWRANK_FORWARD(scale_columns)
+LOWRANK_FORWARD(scatter_lines)
 LOWRANK_FORWARD(scatter_rows)
 LOWRANK_FORWARD(scatter_strided)
 LOWRANK_FORWARD(softmax_gradient_rows)

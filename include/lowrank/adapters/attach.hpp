@@ -18,6 +18,7 @@
 #include "lowrank/core/random.hpp"
 #include "lowrank/nn/embedding.hpp"
 #include "lowrank/nn/module.hpp"
+#include "lowrank/nn/parameters.hpp"
 
 namespace lowrank {
 
@@ -52,6 +53,26 @@ LoraValues<C, D> initial_lora(LoraInit init, std::int64_t out, std::int64_t in, 
         values.b_bias = Tensor<C, D>::zeros({out});
     }
     return values;
+}
+
+/// Whether the layer at `path` is the model's head, as the model says it.
+template <class M>
+bool is_head(const M& model, const std::string& path) {
+    if constexpr (requires { model.is_head(path); }) {
+        return model.is_head(path);
+    } else {
+        return false;
+    }
+}
+
+/// The modules that are targeted where the settings name none, as the model says it.
+template <class M>
+std::vector<std::string> default_target_modules(const M& model) {
+    if constexpr (requires { model.default_target_modules(); }) {
+        return model.default_target_modules();
+    } else {
+        return {};
+    }
 }
 
 } // namespace detail
@@ -95,7 +116,7 @@ template <class T, DeviceTag D, Module M>
 std::vector<std::string> target_paths(M& model, const LoraConfig& config) {
     std::vector<std::string> targets, linears;
     const auto is_target = [&](const std::string& path) {
-        return targets_module(config, path, model.is_head(path), model.default_target_modules());
+        return targets_module(config, path, detail::is_head(model, path), detail::default_target_modules(model));
     };
     const bool all_linear = config.target_modules == ModuleSelection("all-linear");
     for (const FieldRef& field : fields_of(model)) {
@@ -111,7 +132,7 @@ std::vector<std::string> target_paths(M& model, const LoraConfig& config) {
     }
     if (config.target_modules && std::holds_alternative<std::vector<std::string>>(*config.target_modules)) {
         for (const std::string& name : std::get<std::vector<std::string>>(*config.target_modules)) {
-            if (model.is_head(name) && std::find(linears.begin(), linears.end(), name) == linears.end()) {
+            if (detail::is_head(model, name) && std::find(linears.begin(), linears.end(), name) == linears.end()) {
                 throw OptionError(concat("target_modules: '", name,
                                          "' is tied to the embedding in this model and cannot be adapted"));
             }
@@ -138,7 +159,7 @@ void check_modules_to_save(M& model, const LoraConfig& config) {
             const std::string& path = field.path();
             if (field.is_module()) {
                 found = found || detail::is_named({name}, path);
-                const bool may_share = field.get<Embedding<T, D>>() != nullptr || model.is_head(path);
+                const bool may_share = field.get<Embedding<T, D>>() != nullptr || detail::is_head(model, path);
                 if (may_share && detail::is_inside({name}, path)) {
                     throw OptionError(concat("modules_to_save: '", name, "' holds ", path,
                                              ": embeddings and heads are not supported here"));
@@ -154,8 +175,8 @@ void check_modules_to_save(M& model, const LoraConfig& config) {
 
 /// Freezes the model and attaches adapters to the layers that the config targets, with values that `values_at(path,
 /// layer)` gives (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError
-/// as validate, target_paths and check_modules_to_save do, before anything changes. M needs default_target_modules()
-/// and is_head(path).
+/// as validate, target_paths and check_modules_to_save do, before anything changes. M may have
+/// default_target_modules(), used where the config names none, and is_head(path).
 template <class T, DeviceTag D, Module M, class Values>
 std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed, const Values& values_at) {
     validate(config, "LoRA settings");
@@ -183,35 +204,6 @@ template <class T, DeviceTag D, Module M>
 std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed) {
     return attach_lora<T, D>(model, config, seed,
                              [](const std::string&, const Linear<T, D>&) { return LoraValues<compute_t<T>, D>(); });
-}
-
-/// A trained tensor and its name: the path of a base parameter, or of an adapter's ("….c_attn.lora_A.weight").
-template <class C, DeviceTag D>
-struct NamedTensor {
-    std::string name;
-    Tensor<C, D> values;
-};
-
-/// Everything that is trained, base parameters and adapters, in the order of the model's fields. A matrix shared by
-/// several slots appears once.
-template <class T, DeviceTag D, Module M>
-std::vector<NamedTensor<compute_t<T>, D>> trainable_tensors(M& model) {
-    using C = compute_t<T>;
-    std::vector<NamedTensor<C, D>> tensors;
-    for (const FieldRef& field : fields_of(model)) {
-        if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
-            layer->adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
-                tensors.push_back({field.path() + "." + name, values});
-            });
-        }
-        const auto* slot = field.get<WeightSlot<C, D>>();
-        const auto* vector = field.get<Tensor<C, D>>();
-        const Tensor<C, D> values = slot ? trained_values(*slot) : vector ? trained_values(*vector) : Tensor<C, D>();
-        if (values.defined()) {
-            tensors.push_back({field.path(), values});
-        }
-    }
-    return tensors;
 }
 
 /// How many parameters a model has, and how many of them are trained.

@@ -145,7 +145,7 @@ void save_adapter(M& model, const LoraConfig& config, const std::filesystem::pat
     std::filesystem::create_directories(directory);
     write_safetensors(directory / "adapter_model.safetensors", tensors, {{"format", "pt"}});
     write_atomically(directory / "adapter_config.json",
-                     to_python_json(peft_config(saved, fan_in_fan_out, model.default_target_modules())));
+                     to_python_json(peft_config(saved, fan_in_fan_out, detail::default_target_modules(model))));
 }
 
 } // namespace lowrank

@@ -3,15 +3,21 @@
 
 #include <cstdint>
 
+#include "lowrank/nn/initialize.hpp"
 #include "lowrank/nn/module.hpp"
 #include "lowrank/ops/embedding.hpp"
 
 namespace lowrank {
 
 /// A table [rows, width], as torch's Embedding. Its slot may be shared with a tied head.
-template <class T, DeviceTag D>
+template <class T, DeviceTag D = Cpu>
 struct Embedding {
     WeightSlot<compute_t<T>, D> weight;
+
+    /// A new trained table of normal values; torch.nn.Embedding starts with deviation 1.
+    static Embedding random(std::int64_t rows, std::int64_t width, Rng& rng, double deviation = 1) {
+        return {{normal_parameter<compute_t<T>, D>({rows, width}, deviation, rng), Orientation::out_in}};
+    }
 
     template <class Visit>
     void fields(Visit&& visit) {

@@ -1,6 +1,8 @@
 // Linear: a matrix, a bias, and the hook that an adapter fills.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -8,12 +10,13 @@
 #include <utility>
 
 #include "lowrank/nn/context.hpp"
+#include "lowrank/nn/initialize.hpp"
 #include "lowrank/nn/module.hpp"
 #include "lowrank/ops/linear.hpp"
 
 namespace lowrank {
 
-template <class T, DeviceTag D>
+template <class T, DeviceTag D = Cpu>
 struct Linear;
 
 /// What an adapter of a linear layer does. It sees the layer, whose weight may be dense or quantized, trained or not,
@@ -45,6 +48,18 @@ struct Linear {
     WeightSlot<compute_t<T>, D> weight;
     Tensor<compute_t<T>, D> bias; ///< [out], or undefined
     std::shared_ptr<LinearAdapter<T, D>> adapter;
+
+    /// A new trained layer, W [out, in] and bias evenly from ±1/√in, as torch.nn.Linear starts.
+    static Linear random(std::int64_t in, std::int64_t out, Rng& rng, bool with_bias = true) {
+        using C = compute_t<T>;
+        const double bound = 1 / std::sqrt(static_cast<double>(std::max<std::int64_t>(in, 1)));
+        Linear layer;
+        layer.weight = WeightSlot<C, D>(uniform_parameter<C, D>({out, in}, bound, rng), Orientation::out_in);
+        if (with_bias) {
+            layer.bias = uniform_parameter<C, D>({out}, bound, rng);
+        }
+        return layer;
+    }
 
     template <class Visit>
     void fields(Visit&& visit) {

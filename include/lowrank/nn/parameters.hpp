@@ -1,0 +1,84 @@
+// A model's parameters: those that are trained, by name, and all of them as a table.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lowrank/nn/linear.hpp"
+#include "lowrank/nn/module.hpp"
+
+namespace lowrank {
+
+/// A trained tensor and its name: the path of a base parameter, or of an adapter's ("….c_attn.lora_A.weight").
+template <class C, DeviceTag D>
+struct NamedTensor {
+    std::string name;
+    Tensor<C, D> values;
+};
+
+/// Everything that is trained, base parameters and adapters, in the order of the model's fields. A matrix shared by
+/// several slots appears once.
+template <class T, DeviceTag D, Module M>
+std::vector<NamedTensor<compute_t<T>, D>> trainable_tensors(M& model) {
+    using C = compute_t<T>;
+    std::vector<NamedTensor<C, D>> tensors;
+    for (const FieldRef& field : fields_of(model)) {
+        if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
+            layer->adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
+                tensors.push_back({field.path() + "." + name, values});
+            });
+        }
+        const auto* slot = field.get<WeightSlot<C, D>>();
+        const auto* vector = field.get<Tensor<C, D>>();
+        const Tensor<C, D> values = slot ? trained_values(*slot) : vector ? trained_values(*vector) : Tensor<C, D>();
+        if (values.defined()) {
+            tensors.push_back({field.path(), values});
+        }
+    }
+    return tensors;
+}
+
+/// Only the values, for an optimizer: AdamW<C>({ParameterGroup<C>(trained_parameters<T, D>(model))}).
+template <class T, DeviceTag D = Cpu, Module M>
+std::vector<Tensor<compute_t<T>, D>> trained_parameters(M& model) {
+    std::vector<Tensor<compute_t<T>, D>> values;
+    for (const NamedTensor<compute_t<T>, D>& tensor : trainable_tensors<T, D>(model)) {
+        values.push_back(tensor.values);
+    }
+    return values;
+}
+
+/// A line for each parameter: its path, its shape, and what it is: "trained", "constant", or how a frozen matrix is
+/// stored ("BF16"); a layer's adapter follows the layer's parameters.
+template <class T, DeviceTag D = Cpu, Module M>
+std::string parameter_table(M& model) {
+    using C = compute_t<T>;
+    std::string text;
+    const auto add = [&](const std::string& path, const Shape& shape, const std::string& what) {
+        text += concat(path, "  ", shape, "  ", what, "\n");
+    };
+    const auto add_values = [&](const std::string& path, const Tensor<C, D>& values) {
+        if (values.defined()) {
+            add(path, values.shape(), values.node() ? "trained" : "constant");
+        }
+    };
+    for (const FieldRef& field : fields_of(model)) {
+        if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
+            layer->adapter->parameters(
+                [&](const std::string& name, Tensor<C, D>& values) { add_values(field.path() + "." + name, values); });
+        }
+        if (const auto* values = field.get<Tensor<C, D>>()) {
+            add_values(field.path(), *values);
+        } else if (const auto* slot = field.get<WeightSlot<C, D>>()) {
+            if (slot->frozen()) {
+                add(field.path(), slot->frozen()->stored_shape(), slot->frozen()->storage());
+            } else {
+                add_values(field.path(), slot->values());
+            }
+        }
+    }
+    return text;
+}
+
+} // namespace lowrank

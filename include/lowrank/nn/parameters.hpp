@@ -10,6 +10,18 @@
 
 namespace lowrank {
 
+namespace detail {
+
+/// The fields inside a model, and the model itself first, which may be a single layer.
+template <Module M>
+std::vector<FieldRef> fields_and_self(M& model) {
+    std::vector<FieldRef> fields = fields_of(model);
+    fields.insert(fields.begin(), FieldRef("", model));
+    return fields;
+}
+
+} // namespace detail
+
 /// A trained tensor and its name: the path of a base parameter, or of an adapter's ("….c_attn.lora_A.weight").
 template <class C, DeviceTag D>
 struct NamedTensor {
@@ -23,10 +35,10 @@ template <class T, DeviceTag D, Module M>
 std::vector<NamedTensor<compute_t<T>, D>> trainable_tensors(M& model) {
     using C = compute_t<T>;
     std::vector<NamedTensor<C, D>> tensors;
-    for (const FieldRef& field : fields_of(model)) {
+    for (const FieldRef& field : detail::fields_and_self(model)) {
         if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
             layer->adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
-                tensors.push_back({field.path() + "." + name, values});
+                tensors.push_back({detail::join_path(field.path(), name), values});
             });
         }
         const auto* slot = field.get<WeightSlot<C, D>>();
@@ -63,10 +75,11 @@ std::string parameter_table(M& model) {
             add(path, values.shape(), values.node() ? "trained" : "constant");
         }
     };
-    for (const FieldRef& field : fields_of(model)) {
+    for (const FieldRef& field : detail::fields_and_self(model)) {
         if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
-            layer->adapter->parameters(
-                [&](const std::string& name, Tensor<C, D>& values) { add_values(field.path() + "." + name, values); });
+            layer->adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
+                add_values(detail::join_path(field.path(), name), values);
+            });
         }
         if (const auto* values = field.get<Tensor<C, D>>()) {
             add_values(field.path(), *values);

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Tries merge: the merged model alone is the model with its adapter.
+. "$(dirname "$0")/trial.sh"
+evaluate=$(dirname "$program")/evaluate
+
+for option in model adapter output overwrite-output-dir config; do
+    "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
+done
+
+fresh_model model
+for adapter in peft_rsdora peft_lora_bias peft_modules_to_save; do
+    expect 0 "merged" --model model --adapter "$fixtures/$adapter" --output "merged_$adapter"
+    "$evaluate" --model model --adapter "$fixtures/$adapter" --data "$fixtures/peft_data.jsonl" >adapted 2>err || fail "evaluate"
+    "$evaluate" --model "merged_$adapter" --data "$fixtures/peft_data.jsonl" >merged 2>err || fail "evaluate the merged model"
+    "$evaluate" --model model --data "$fixtures/peft_data.jsonl" >plain 2>err || fail "evaluate the plain model"
+    # The losses, to five digits after the point.
+    [ "$(grep -o 'loss [0-9]*\.[0-9]\{5\}' adapted)" = "$(grep -o 'loss [0-9]*\.[0-9]\{5\}' merged)" ] ||
+        fail "$adapter: $(cat adapted) became $(cat merged)"
+    cmp -s plain merged && fail "$adapter changed nothing"
+    cmp -s model/char_vocab.json "merged_$adapter/char_vocab.json" || fail "the tokenizer is not there"
+done
+expect 2 "exists and is not empty" --model model --adapter "$fixtures/peft_lora_bias" --output merged_peft_rsdora
+expect 0 "merged" --model model --adapter "$fixtures/peft_lora_bias" --output merged_peft_rsdora --overwrite-output-dir
+expect 2 "holds --model" --model model --adapter "$fixtures/peft_lora_bias" --output . --overwrite-output-dir
+expect 2 "--adapter is required" --model model --output x
+expect 1 "absent" --model model --adapter absent --output x
+[ -e x ] && fail "something was written for an error"
+
+# A factor that is not finite: nothing is written.
+fresh peft_lora_bias broken
+size=$(header_bytes broken/adapter_model.safetensors)
+printf '\0\0\300\177' | dd of=broken/adapter_model.safetensors bs=1 seek=$((8 + size)) conv=notrunc 2>/dev/null
+expect 1 "not finite" --model model --adapter broken --output x
+[ -e x ] && fail "something was written for an error"
+
+finish

@@ -10,15 +10,22 @@
 #include "lowrank/math/list.hpp"
 #include "lowrank/ops/attention.hpp"
 #include "lowrank/ops/cast.hpp"
+#include "lowrank/ops/comparison.hpp"
 #include "lowrank/ops/cross_entropy.hpp"
+#include "lowrank/ops/cumsum.hpp"
 #include "lowrank/ops/dropout.hpp"
 #include "lowrank/ops/elementwise.hpp"
 #include "lowrank/ops/embedding.hpp"
+#include "lowrank/ops/extremes.hpp"
+#include "lowrank/ops/gather.hpp"
 #include "lowrank/ops/layer_norm.hpp"
 #include "lowrank/ops/linear.hpp"
 #include "lowrank/ops/lm_head.hpp"
+#include "lowrank/ops/log_sum_exp.hpp"
 #include "lowrank/ops/matmul.hpp"
 #include "lowrank/ops/reduce.hpp"
+#include "lowrank/ops/rms_norm.hpp"
+#include "lowrank/ops/rotary.hpp"
 #include "lowrank/ops/softmax.hpp"
 
 namespace lowrank::testing {
@@ -63,9 +70,14 @@ std::vector<OpExample<T, D>> op_list(std::int64_t n = 1) {
         entry(name, {needs_positive ? positive : matrix}, [](const Inputs& x) { return unary(Op{}, x[0]); });
     });
     math::for_each(math::BinaryOps{}, [&]<class Op>(std::type_identity<Op>) {
-        entry(Op::name, {matrix, row}, [](const Inputs& x) { return binary(Op{}, x[0], x[1]); });
+        const bool needs_positive = std::string(Op::name) == "pow";
+        entry(Op::name, {needs_positive ? positive : matrix, row},
+              [](const Inputs& x) { return binary(Op{}, x[0], x[1]); });
     });
     entry("numbers", {matrix}, [](const Inputs& x) { return 2.0 * x[0] - x[0] / 3.0 + 1.0 / x[0] - (0.5 - x[0]); });
+    entry("power", {positive}, [](const Inputs& x) { return pow(x[0], 1.5) + pow(x[0], -2); });
+    entry("clamp", {matrix}, [](const Inputs& x) { return clamp(x[0], -0.7, 0.6); });
+    entry("where", {matrix, row}, [other](const Inputs& x) { return where(greater(other, 0), x[0], x[1]); });
 
     entry("sum", {matrix}, [](const Inputs& x) { return sum(x[0], {0}); });
     entry("mean", {matrix}, [](const Inputs& x) { return mean(x[0], {1}, true); });
@@ -73,6 +85,11 @@ std::vector<OpExample<T, D>> op_list(std::int64_t n = 1) {
     entry("log_softmax", {matrix}, [](const Inputs& x) { return log_softmax(x[0], 0); });
     entry("layer_norm", {matrix, row, example_values<T, D>({4 * n}, 5)},
           [](const Inputs& x) { return layer_norm(x[0], cast<C>(x[1]), cast<C>(x[2]), 1e-5); });
+    entry("rms_norm", {matrix, row}, [](const Inputs& x) { return rms_norm(x[0], cast<C>(x[1]), 1e-5); });
+    entry("log_sum_exp", {matrix}, [](const Inputs& x) { return log_sum_exp(x[0], 0); });
+    entry("cumsum", {matrix}, [](const Inputs& x) { return cumsum(x[0], 1); });
+    entry("max", {matrix}, [](const Inputs& x) { return max(x[0], 0).values; });
+    entry("min", {matrix}, [](const Inputs& x) { return min(x[0]); });
 
     entry("reshape", {matrix}, [n](const Inputs& x) { return reshape(transpose(x[0]), {2 * n, -1}); });
     entry("permute", {example_values<T, D>({2, 3, 2 * n}, 6)}, [](const Inputs& x) {
@@ -81,6 +98,7 @@ std::vector<OpExample<T, D>> op_list(std::int64_t n = 1) {
     entry("slice", {matrix}, [](const Inputs& x) { return slice(x[0], 1, 1, 3); });
     entry("select", {matrix}, [](const Inputs& x) { return select(x[0], 0, 1); });
     entry("concat", {matrix, other}, [](const Inputs& x) { return concat({x[0], x[1], x[0]}, 1); });
+    entry("stack", {matrix, other}, [](const Inputs& x) { return stack<T, D>({x[0], x[1]}, 1); });
     entry("broadcast_to", {row}, [n](const Inputs& x) { return broadcast_to(x[0], {2, 3, 4 * n}); });
     entry("cast", {matrix}, [](const Inputs& x) { return cast<T>(cast<C>(x[0])); });
 
@@ -107,6 +125,21 @@ std::vector<OpExample<T, D>> op_list(std::int64_t n = 1) {
     const auto labels = Tensor<std::int32_t, D>::from(some, {3 * n});
     some[1] = 3;
     const auto ids = Tensor<std::int32_t, D>::from(some, {3 * n});
+    entry("index_select", {example_values<T, D>({2, 5, 3 * n}, 21)},
+          [ids](const Inputs& x) { return index_select(x[0], 1, ids); });
+    const auto index = reshape(ids, {3 * n, 1});
+    entry("gather", {example_values<T, D>({3 * n, 5}, 22)},
+          [index](const Inputs& x) { return gather(x[0], 1, index); });
+    entry("scatter_add", {example_values<T, D>({5, 2}, 23), example_values<T, D>({3 * n, 2}, 24)},
+          [index, n](const Inputs& x) {
+              return scatter_add(x[0], 0, broadcast_to(index, {3 * n, 2}), x[1]);
+          });
+    const auto distinct = Tensor<std::int32_t, D>::from({1, 0, 4, 2}, {2, 2});
+    entry("scatter", {example_values<T, D>({5, 2}, 23), example_values<T, D>({2, 2}, 26)},
+          [distinct](const Inputs& x) { return scatter(x[0], 0, distinct, x[1]); });
+    const auto angles = rotary_table<T>(ids, rotary_frequencies<D>(4, 100.0));
+    entry("rotary", {example_values<T, D>({2, 3 * n, 2, 5}, 25)},
+          [angles](const Inputs& x) { return rotary(x[0], angles); });
     entry("embedding", {weight}, [ids](const Inputs& x) {
         return embedding<T>(ids, WeightSlot<C, D>(contiguous(cast<C>(x[0])), Orientation::out_in));
     });

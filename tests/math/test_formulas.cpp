@@ -6,8 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "lowrank/math/binary.hpp"
-#include "lowrank/math/unary.hpp"
+#include "lowrank/math/list.hpp"
 #include "lowrank/simd/functions.hpp"
 #include "simd/isas.hpp"
 
@@ -24,7 +23,7 @@ void for_each_unary(Call call) {
 
 template <class Call>
 void for_each_binary(Call call) {
-    call(Add()), call(Sub()), call(Mul()), call(Div());
+    call(Add()), call(Sub()), call(Mul()), call(Div()), call(Pow()), call(Maximum()), call(Minimum());
 }
 
 // One line of the fixture: a formula's arguments, value and derivatives by PyTorch, in double.
@@ -119,6 +118,14 @@ TEST_CASE("binary formulas and their derivatives are PyTorch's") {
             check_close(Op::name, r.a, r.b, Op::f(r.a, r.b), r.f, 1e-14);
             check_close(Op::name, r.a, r.b, Op::da(r.a, r.b), r.da, 1e-14);
             check_close(Op::name, r.a, r.b, Op::db(r.a, r.b), r.db, 1e-14);
+        }
+    });
+}
+
+TEST_CASE("comparisons are PyTorch's") {
+    for_each(ComparisonOps{}, []<class Op>(std::type_identity<Op>) {
+        for (const Reference& r : references(Op::name)) {
+            check_close(Op::name, r.a, r.b, Op::f(r.a, r.b), r.f, 0);
         }
     });
 }

@@ -32,8 +32,9 @@ TEST_CASE("binary ops equal PyTorch's, with broadcasting") {
 TEST_CASE("gradients of binary ops") {
     const X a = X::from({0.3, -1.7, 0.9, 2.5, -0.6, 1.1}, {2, 3}), b = X::from({1.5, -0.8, 2.0}, {3, 1});
     math::for_each(math::BinaryOps{}, [&]<class Op>(std::type_identity<Op>) {
+        const bool positive = std::string(Op::name) == "pow";
         const auto f = [](const X& x, const X& y) { return binary(Op{}, x, transpose(y)); };
-        const auto report = gradient_check(f, a, b);
+        const auto report = gradient_check(f, positive ? X(a * a) : a, b);
         CHECK_MESSAGE(report.ok, Op::name, ": ", report.str());
     });
     const auto report = gradient_check([](const X& x) { return 2.0 * x - x * x / 3.0 + 1.0 / x - (0.5 - x) + -x; }, a);

@@ -11,6 +11,10 @@ import json
 from pathlib import Path
 
 from peers_common import FIXTURES, F, save_tensors, torch
+from transformers import LlamaConfig
+from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as neox_rotary
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as llama_rotary
 
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
@@ -398,11 +402,112 @@ def linears():
         add("linear", case, lambda **t: linear(activation, 1.5, **t), inputs, activation=activation, scale=1.5 if r else 0.0)
 
 
+def powers_and_selection():
+    pairs = {
+        "same": ((3, 4), (3, 4)),
+        "scalar": ((3, 4), ()),
+        "row_left": ((4,), (3, 4)),
+        "outer": ((5, 1), (1, 6)),
+        "empty": ((0, 3), (3,)),
+        "long": ((2, 67), (67,)),
+    }
+    for case, (left, right) in pairs.items():
+        for op, f in {"pow": torch.pow, "maximum": torch.maximum, "minimum": torch.minimum}.items():
+            a = normal(*left)
+            add(op, case, lambda a, b, f=f: f(a, b), {"a": a.abs() + 0.05 if op == "pow" else a, "b": normal(*right)})
+        mask = (normal(*torch.broadcast_shapes(left, right)) > 0).float()
+        add("where", case, lambda a, b, mask: torch.where(mask != 0, a, b), {"a": normal(*left), "b": normal(*right)}, {"mask": mask})
+    for op, f in {"maximum": torch.maximum, "minimum": torch.minimum}.items():
+        add(op, "ties", lambda a, b, f=f: f(a, b), {"a": torch.tensor([1.0, 2.0, -0.0, 3.0]), "b": torch.tensor([1.0, -2.0, 0.0, 3.0])})
+    for exponent in (0, 1, 2, 3, 0.5, -1, -1.5):
+        x = normal(5, 7)
+        x = x if exponent % 1 == 0 and exponent > 0 else x.abs() + 0.1
+        add("power", f"by_{exponent}", lambda x: x**exponent, {"x": x}, exponent=exponent)
+    add("power", "zero", lambda x: x**0, {"x": torch.tensor([0.0, 1.0, -2.0])}, exponent=0)
+    for case, (low, high) in {"both": (-0.5, 0.75), "below": (0.1, 1e30), "above": (-1e30, 0.1), "ends": (0.0, 1.0)}.items():
+        x = torch.tensor([[-1.0, 0.0, 0.5], [1.0, 2.0, -0.0]]) if case == "ends" else normal(4, 9)
+        add("clamp", case, lambda x: torch.clamp(x, low, high), {"x": x}, low=low, high=high)
+
+
+def lines():
+    """Ops along one dimension."""
+    shapes = {"vector": ((9,), 0), "last": ((4, 7), 1), "first": ((6, 70), 0), "middle": ((2, 5, 3), 1), "one": ((3, 1), 1), "wide": ((2, 4, 67), 1)}
+    for case, (shape, dim) in shapes.items():
+        add("cumsum", case, lambda x: torch.cumsum(x, dim), {"x": normal(*shape)}, dim=dim)
+        add("log_sum_exp", case, lambda x: torch.logsumexp(x, dim), {"x": normal(*shape, scale=3)}, dim=dim)
+        for op, f in {"max": torch.max, "min": torch.min}.items():
+            x = normal(*shape).round(decimals=1)  # with ties
+            add(op, case, lambda x, indices, f=f: f(x, dim).values, {"x": x}, {"indices": f(x, dim).indices}, dim=dim)
+        for many in (1, 5):
+            to = [*shape[:dim], many, *shape[dim + 1 :]]
+            index = torch.randint(0, shape[dim], to, generator=generator)
+            some = torch.randint(0, shape[dim], (many,), generator=generator)
+            add("gather", f"{case}_{many}", lambda x, index: torch.gather(x, dim, index), {"x": normal(*shape)}, {"index": index}, dim=dim)
+            add("index_select", f"{case}_{many}", lambda x, index: torch.index_select(x, dim, index), {"x": normal(*shape)}, {"index": some}, dim=dim)
+            add(
+                "scatter_add",
+                f"{case}_{many}",
+                lambda x, source, index: torch.scatter_add(x, dim, index, source),
+                {"x": normal(*shape), "source": normal(*to)},
+                {"index": index},
+                dim=dim,
+            )
+        many = min(4, shape[dim])
+        index = torch.rand(shape, generator=generator).argsort(dim).narrow(dim, 0, many).contiguous()  # no repetitions
+        add(
+            "scatter",
+            case,
+            lambda x, source, index: torch.scatter(x, dim, index, source),
+            {"x": normal(*shape), "source": normal(*index.shape)},
+            {"index": index},
+            dim=dim,
+        )
+    for case, x in {"large": torch.tensor([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4 + 1, -1e4]]), "empty_rows": normal(0, 3)}.items():
+        add("log_sum_exp", case, lambda x: torch.logsumexp(x, -1), {"x": x}, dim=-1)
+
+
+def llama():
+    shapes = {"one": (1,), "single_column": (4, 1), "vector": (9,), "matrix": (5, 17), "rank3": (2, 3, 8), "wide": (2, 261)}
+    for case, shape in {**shapes, "empty_rows": (0, 6)}.items():
+        for eps in (1e-6, 1e-2):
+            add(
+                "rms_norm",
+                f"{case}_{eps}",
+                lambda x, weight: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight,
+                {"x": normal(*shape) + 0.5, "weight": 1 + 0.3 * normal(shape[-1])},
+                eps=eps,
+            )
+    # head_dim, rotary dimensions, theta, positions [batch, length]
+    far = torch.tensor([[0, 1, 2, 3, 0, 1], [5, 100, 2047, 4096, 8191, 100000]])
+    for case, (dim, turned, theta, positions) in {
+        "plain": (8, 8, 10000.0, torch.arange(5).repeat(2, 1)),
+        "packed": (16, 16, 10000.0, far),
+        "llama3": (64, 64, 500000.0, far),
+        "partial": (20, 6, 10000.0, far),
+        "two": (2, 2, 10000.0, far),
+        "one": (4, 4, 10000.0, torch.zeros(1, 1, dtype=torch.int64)),
+    }.items():
+        config = LlamaConfig(head_dim=turned, rope_parameters={"rope_type": "default", "rope_theta": theta})
+        cos, sin = LlamaRotaryEmbedding(config)(torch.zeros(()), positions)
+        x = normal(*positions.shape, 3, dim)
+        apply = llama_rotary if turned == dim else neox_rotary
+        add(
+            "rotary",
+            case,
+            lambda x, positions: apply(x, x, cos, sin, unsqueeze_dim=2)[0],
+            {"x": x},
+            {"positions": positions},
+            theta=theta,
+            dimensions=turned,
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FIXTURES / "ops_reference.safetensors")
     out = parser.parse_args().out
-    for group in (elementwise, broadcasting, reductions, rows, embeddings, matmuls, cross_entropies, attentions, linears):
+    first = (elementwise, broadcasting, reductions, rows, embeddings, matmuls, cross_entropies, attentions, linears)
+    for group in (*first, powers_and_selection, lines, llama):
         group()
     for name, value in tensors.items():
         assert value.numel() == 0 or torch.isfinite(value.float()).all(), name

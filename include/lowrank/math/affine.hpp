@@ -1,4 +1,4 @@
-// Elementwise functions of one argument and a number known at run time: what a tensor and a scalar are combined with.
+// Elementwise functions of one argument and numbers known at run time: what a tensor and scalars are combined with.
 #pragma once
 
 #include "lowrank/math/unary.hpp"
@@ -50,6 +50,39 @@ struct Divide {
     template <class V>
     LOWRANK_HD V df(V x) const {
         return -(V(dividend) / x) / x;
+    }
+};
+
+/// x to the power `exponent`.
+struct Power {
+    static constexpr const char* name = "power";
+    static constexpr Saves saves = Saves::input;
+    double exponent;
+
+    template <class V>
+    LOWRANK_HD V f(V x) const {
+        return pow(x, V(exponent));
+    }
+    /// 0 for the exponent 0, also at x = 0.
+    template <class V>
+    LOWRANK_HD V df(V x) const {
+        return V(exponent) * pow(x, V(exponent == 0 ? 0 : exponent - 1));
+    }
+};
+
+/// x between `low` and `high`; the derivative at these is 0. `high` where low is above it. A NaN stays.
+struct Clamp {
+    static constexpr const char* name = "clamp";
+    static constexpr Saves saves = Saves::input;
+    double low, high;
+
+    template <class V>
+    LOWRANK_HD V f(V x) const {
+        return min(max(x, V(low)), V(high));
+    }
+    template <class V>
+    LOWRANK_HD V df(V x) const {
+        return select(x > V(low), select(x < V(high), V(1), V(0)), V(0));
     }
 };
 

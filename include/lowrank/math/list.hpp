@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "lowrank/math/binary.hpp"
+#include "lowrank/math/comparison.hpp"
 #include "lowrank/math/unary.hpp"
 
 namespace lowrank::math {
@@ -12,7 +13,8 @@ template <class... Ops>
 struct OpList {};
 
 using UnaryOps = OpList<Neg, Exp, Log, Sqrt, Rsqrt, Square, Abs, Tanh, Sigmoid, Relu, SiLU, GeluTanh, GeluErf>;
-using BinaryOps = OpList<Add, Sub, Mul, Div>;
+using BinaryOps = OpList<Add, Sub, Mul, Div, Pow, Maximum, Minimum>;
+using ComparisonOps = OpList<Greater, GreaterEqual, Less, LessEqual, Equal, NotEqual>;
 
 /// Calls visitor(std::type_identity<Op>()) for each op of a list.
 template <class... Ops, class Visitor>

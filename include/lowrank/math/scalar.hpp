@@ -32,6 +32,10 @@ LOWRANK_HD if_scalar<T> erf(T x) {
     return std::erf(x);
 }
 template <class T>
+LOWRANK_HD if_scalar<T> pow(T x, T exponent) {
+    return std::pow(x, exponent);
+}
+template <class T>
 LOWRANK_HD if_scalar<T> abs(T x) {
     return std::abs(x);
 }

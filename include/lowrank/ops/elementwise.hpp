@@ -208,6 +208,16 @@ Tensor<T, D> div(double a, const Tensor<T, D>& b) {
     return unary(math::Divide{a}, b);
 }
 
+/// a to the power b, with broadcasting: NaN for a negative a and a b that is no integer.
+template <class T, DeviceTag D>
+Tensor<T, D> pow(const Tensor<T, D>& a, const Tensor<T, D>& b) {
+    return binary(math::Pow{}, a, b);
+}
+template <class T, DeviceTag D>
+Tensor<T, D> pow(const Tensor<T, D>& a, double exponent) {
+    return exponent == 2 ? square(a) : unary(math::Power{exponent}, a);
+}
+
 template <class T, DeviceTag D>
 Tensor<T, D> operator+(const Tensor<T, D>& a, const Tensor<T, D>& b) {
     return add(a, b);

@@ -1,4 +1,5 @@
-// Ops that change a tensor's layout and not its values: reshape, transpose, permute, slice, select, concat, split.
+// Ops that change a tensor's layout and not its values: reshape, transpose, permute, slice, select, concat, stack,
+// split.
 #pragma once
 
 #include <cstdint>
@@ -212,6 +213,19 @@ Tensor<T, D> concat(const std::vector<Tensor<T, D>>& parts, int dim) {
 template <class T, DeviceTag D>
 Tensor<T, D> concat(std::initializer_list<Tensor<T, D>> parts, int dim) {
     return concat(std::vector<Tensor<T, D>>(parts), dim);
+}
+
+/// Tensors of one shape joined along a new dimension, which is `dim` of the result. Throws ShapeError otherwise.
+template <class T, DeviceTag D>
+Tensor<T, D> stack(const std::vector<Tensor<T, D>>& parts, int dim = 0) {
+    std::vector<Tensor<T, D>> slices;
+    for (const Tensor<T, D>& part : parts) {
+        if (part.shape() != parts[0].shape()) {
+            throw ShapeError(concat("stack: shapes differ: lhs ", parts[0].shape(), ", rhs ", part.shape()));
+        }
+        slices.push_back(unsqueeze(part, dim));
+    }
+    return concat(slices, dim);
 }
 
 /// Views of consecutive pieces of one dimension, of these lengths. Throws ShapeError when they do not add up.

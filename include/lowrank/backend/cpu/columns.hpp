@@ -10,15 +10,22 @@
 namespace lowrank {
 namespace detail {
 
-/// out[j] (+)= Σ_i term(i, j), summed in double in blocks of rows whose number depends on the shape alone.
+/// out[j] (+)= Σ_i term(i, i · n + j), the row and the place in memory, summed in double in the order of the rows.
 template <class C, class Term>
 void sum_columns(std::int64_t rows, std::int64_t n, C* out, bool accumulate, const Term& term) {
-    constexpr std::int64_t width = 64; // columns of a task: their sums stay in registers and cache
+    constexpr std::int64_t width = 128; // columns of a task: their sums stay in registers and cache
     parallel_chunks(n, width, [&](std::int64_t begin, std::int64_t end) {
         double sums[width] = {};
         for (std::int64_t i = 0; i < rows; ++i) {
-            for (std::int64_t j = begin; j < end; ++j) {
-                sums[j - begin] += term(i * n + j);
+            const std::int64_t at = i * n + begin;
+            if (end - begin == width) { // a known number: then the compiler uses vectors
+                for (std::int64_t j = 0; j < width; ++j) {
+                    sums[j] += term(i, at + j);
+                }
+            } else {
+                for (std::int64_t j = 0; j < end - begin; ++j) {
+                    sums[j] += term(i, at + j);
+                }
             }
         }
         for (std::int64_t j = begin; j < end; ++j) {
@@ -32,14 +39,14 @@ void sum_columns(std::int64_t rows, std::int64_t n, C* out, bool accumulate, con
 /// out[j] = Σ_i x[i, j] for x [rows, n].
 template <class T>
 void sum_rows(Cpu, std::int64_t rows, std::int64_t n, const T* x, compute_t<T>* out) {
-    detail::sum_columns(rows, n, out, false, [=](std::int64_t i) { return convert<double>(x[i]); });
+    detail::sum_columns(rows, n, out, false, [=](std::int64_t, std::int64_t at) { return convert<double>(x[at]); });
 }
 
 /// out[j] = Σ_i x[i, j]·y[i, j] for x, y [rows, n].
 template <class T>
 void dot_rows(Cpu, std::int64_t rows, std::int64_t n, const T* x, const T* y, compute_t<T>* out) {
     detail::sum_columns(rows, n, out, false,
-                        [=](std::int64_t i) { return convert<double>(x[i]) * convert<double>(y[i]); });
+                        [=](std::int64_t, std::int64_t at) { return convert<double>(x[at]) * convert<double>(y[at]); });
 }
 
 /// y[i, j] = x[i, j]·scale[j] for x [rows, n].

@@ -120,8 +120,7 @@ void layer_norm_backward(Cpu, std::int64_t rows, std::int64_t n, const T* x, con
 template <class T>
 void layer_norm_weight_backward(Cpu, std::int64_t rows, std::int64_t n, const T* x, const double* mean,
                                 const compute_t<T>* rstd, const T* dy, compute_t<T>* dweight) {
-    detail::sum_columns(rows, n, dweight, false, [=](std::int64_t at) {
-        const std::int64_t i = at / n;
+    detail::sum_columns(rows, n, dweight, false, [=](std::int64_t i, std::int64_t at) {
         return convert<double>(dy[at]) * (convert<double>(x[at]) - mean[i]) * double(rstd[i]);
     });
 }

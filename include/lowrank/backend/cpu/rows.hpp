@@ -54,6 +54,12 @@ struct RowStep {
     }
 };
 
+/// What is left at a row's end, less than a vector: told to g++, which otherwise sees accesses beyond the vector.
+template <class V>
+LOWRANK_INLINE std::size_t row_rest(std::int64_t count) {
+    return std::size_t(count) % V::size;
+}
+
 /// Calls `body(step)` for every vector of a row of n elements.
 template <class V, class Body>
 LOWRANK_INLINE void row_map(std::int64_t n, const Body& body) {
@@ -62,7 +68,7 @@ LOWRANK_INLINE void row_map(std::int64_t n, const Body& body) {
         body(RowStep<V, true>{i, std::size_t(V::size)});
     }
     if (i < n) {
-        body(RowStep<V, false>{i, std::size_t(n - i)});
+        body(RowStep<V, false>{i, row_rest<V>(n - i)});
     }
 }
 
@@ -86,7 +92,7 @@ LOWRANK_INLINE double row_sum(std::int64_t n, const Term& term) {
         total += static_cast<double>(reduce_add(even + odd));
     }
     if (i < n) {
-        const V last = term(RowStep<V, false>{i, std::size_t(n - i)});
+        const V last = term(RowStep<V, false>{i, row_rest<V>(n - i)});
         for (std::int64_t lane = 0; lane < n - i; ++lane) {
             total += static_cast<double>(last[static_cast<int>(lane)]);
         }
@@ -109,7 +115,7 @@ LOWRANK_INLINE typename V::scalar row_max(std::int64_t n, const T* x) {
         even = max(even, simd::load<V>(x + i));
     }
     if (i < n) {
-        odd = max(odd, simd::load<V>(x + i, std::size_t(n - i), least));
+        odd = max(odd, simd::load<V>(x + i, row_rest<V>(n - i), least));
     }
     return reduce_max(max(even, odd));
 }

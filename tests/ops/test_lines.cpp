@@ -1,0 +1,163 @@
+// Ops along one dimension: gather, index_select, scatter_add, max, min, cumsum, log_sum_exp, stack.
+#include <cmath>
+#include <doctest/doctest.h>
+#include <limits>
+
+#include "lowrank/autograd/gradient_check.hpp"
+#include "lowrank/ops/broadcast.hpp"
+#include "lowrank/ops/cast.hpp"
+#include "lowrank/ops/cumsum.hpp"
+#include "lowrank/ops/extremes.hpp"
+#include "lowrank/ops/log_sum_exp.hpp"
+#include "lowrank/ops/reduce.hpp"
+#include "random_tensor.hpp"
+#include "reference.hpp"
+
+using namespace lowrank;
+using namespace lowrank::testing;
+
+namespace {
+
+using Index = Tensor<std::int32_t>;
+using F = Tensor<float>;
+constexpr float inf = std::numeric_limits<float>::infinity(), no_number = std::numeric_limits<float>::quiet_NaN();
+
+template <class T>
+void compare(double tolerance) {
+    for (const auto& c : reference_cases("cumsum")) {
+        c.check<T>({"x"}, tolerance, [&](const auto& x) { return cumsum(x[0], int(c.number("dim"))); });
+    }
+    for (const auto& c : reference_cases("log_sum_exp")) {
+        c.check<T>({"x"}, 3 * tolerance, [&](const auto& x) { return log_sum_exp(x[0], int(c.number("dim"))); });
+    }
+    for (const auto& c : reference_cases("gather")) {
+        const auto index = c.tensor<std::int64_t>("index");
+        c.check<T>({"x"}, tolerance, [&](const auto& x) { return gather(x[0], int(c.number("dim")), index); });
+    }
+    for (const auto& c : reference_cases("index_select")) {
+        const auto index = c.tensor<std::int32_t>("index");
+        c.check<T>({"x"}, tolerance, [&](const auto& x) { return index_select(x[0], int(c.number("dim")), index); });
+    }
+    for (const auto& c : reference_cases("scatter_add")) {
+        const auto index = c.tensor<std::int32_t>("index");
+        c.check<T>({"x", "source"}, tolerance,
+                   [&](const auto& x) { return scatter_add(x[0], int(c.number("dim")), index, x[1]); });
+    }
+    for (const auto& c : reference_cases("scatter")) {
+        const auto index = c.tensor<std::int64_t>("index");
+        c.check<T>({"x", "source"}, tolerance,
+                   [&](const auto& x) { return scatter(x[0], int(c.number("dim")), index, x[1]); });
+    }
+    for (const bool largest : {true, false}) {
+        for (const auto& c : reference_cases(largest ? "max" : "min")) {
+            const int dim = int(c.number("dim"));
+            const auto of = [&](const auto& x) { return largest ? max(x, dim) : min(x, dim); };
+            c.check<T>({"x"}, tolerance, [&](const auto& x) { return of(x[0]).values; });
+            CHECK(of(c.tensor<T>("x")).indices.to_vector() == c.tensor<std::int32_t>("indices").to_vector());
+        }
+    }
+}
+
+} // namespace
+
+TEST_CASE("ops along one dimension equal PyTorch's") {
+    compare<double>(1e-7);
+    compare<float>(1e-6);
+}
+
+TEST_CASE("max and min: the first of equals, NaN beyond all, kept dimensions, all elements") {
+    const F x = F::from({1, 3, 3, -2, no_number, 5, no_number, -inf, inf, 0, 0, 0}, {4, 3});
+    CHECK(argmax(x, 1).to_vector() == std::vector{1, 1, 0, 0});
+    CHECK(argmin(x, 1).to_vector() == std::vector{0, 1, 0, 0});
+    CHECK(argmax(transpose(x), 0).to_vector() == std::vector{1, 1, 0, 0});
+    CHECK(max(x, 1, true).values.shape() == Shape{4, 1});
+    CHECK(argmin(x, -2, true).shape() == Shape{1, 3});
+    CHECK(std::isnan(max(x).item()));
+    CHECK(min(slice(x, 0, 0, 1)).item() == 1.0f);
+    CHECK(max(F::scalar(4)).item() == 4.0f);
+    CHECK(max(F::zeros({0, 3}), 1).values.shape() == Shape{0});
+    CHECK(static_cast<float>(max(cast<bf16>(slice(x, 0, 0, 1))).item()) == 3.0f);
+    CHECK_THROWS_WITH_AS(max(F::zeros({3, 0}), 1), "max: dimension 1 of [3, 0], expected 1 to 2^31 - 1 elements",
+                         ShapeError);
+    CHECK_THROWS_WITH_AS(argmin(x, 2), "min: dimension 2 of a tensor with 2 dimensions", ShapeError);
+}
+
+TEST_CASE("log_sum_exp of infinities, of nothing, and with the dimension kept") {
+    const F x = leaf(F::from({-inf, -inf, -inf, 2}, {2, 2}));
+    const F y = log_sum_exp(x);
+    CHECK(y.to_vector() == std::vector{-inf, 2.0f});
+    Gradients gradients;
+    backward(sum(y), gradients);
+    CHECK(gradients[x].to_vector() == std::vector<float>{0, 0, 0, 1});
+    CHECK(log_sum_exp(F::from({1, inf}, {2}), 0).item() == inf);
+    CHECK(log_sum_exp(F::zeros({2, 0})).to_vector() == std::vector{-inf, -inf});
+    CHECK(log_sum_exp(F::zeros({2, 3, 4}), 1, true).shape() == Shape{2, 1, 4});
+    CHECK_THROWS_AS(log_sum_exp(F::scalar(1)), ShapeError);
+    // bf16: the sum is kept in float, so that the gradient's weights add up to one.
+    Rng rng(1);
+    const auto wide = leaf(random_tensor<bf16>({2, 999}, rng));
+    Gradients g;
+    backward(log_sum_exp(wide), Tensor<bf16>::full({2}, bf16(1.0f)), g);
+    double total = 0;
+    for (const float value : cast<float>(g[wide]).to_vector()) {
+        total += static_cast<double>(value);
+    }
+    CHECK(total == doctest::Approx(2).epsilon(1e-3));
+}
+
+TEST_CASE("indices: types, layouts, repetitions, empties") {
+    Rng rng(2);
+    const F x = random_tensor<float>({3, 4}, rng);
+    const auto wide = Tensor<std::int64_t>::from({2, 0, 2}, {3});
+    const F rows = index_select(x, 0, wide);
+    CHECK(relative_error(select(rows, 0, 1), select(x, 0, 0)) == 0);
+    CHECK(relative_error(select(rows, 0, 2), select(x, 0, 2)) == 0);
+    // A broadcast index reads whole rows too.
+    CHECK(relative_error(gather(x, 0, broadcast_to(unsqueeze(wide, 1), {3, 4})), rows) == 0);
+    CHECK(relative_error(gather(transpose(x), 1, broadcast_to(wide, {4, 3})), transpose(rows)) == 0);
+    const Index none = Index::zeros({0});
+    CHECK(index_select(x, 1, none).shape() == Shape{3, 0});
+    CHECK(index_select(F::zeros({2, 0}), 0, wide.as_strided({1}, {1}, 1)).shape() == Shape{1, 0});
+    CHECK(relative_error(scatter_add(x, 0, Index::zeros({0, 4}), F::zeros({0, 4})), x) == 0);
+    CHECK(scatter(x, 0, Index::zeros({2, 4}), slice(x, 0, 1)).shape() == x.shape());
+    CHECK(scatter(F::zeros({2}), 0, Index::from({1, 1}, {2}), F::from({7, 8}, {2})).to_vector() ==
+          std::vector<float>{0, 8});
+    // Sums that float would lose, in the forward and in the gradient.
+    const auto zero = Index::zeros({3});
+    CHECK(scatter_add(F::zeros({1}), 0, zero, F::from({1e8f, 1, -1e8f}, {3})).item() == 1.0f);
+    const F one = leaf(F::full({1}, 1));
+    Gradients gradients;
+    backward(gather(one, 0, zero), F::from({1e8f, 1, -1e8f}, {3}), gradients);
+    CHECK(gradients[one].item() == 1.0f);
+    CHECK(gather(Tensor<std::int32_t>::from({5, 6, 7}, {3}), 0, wide).to_vector() == std::vector{7, 5, 7});
+}
+
+TEST_CASE("cumsum sums in double; empties") {
+    CHECK(cumsum(F::from({1e8f, 1, -1e8f}, {3}), 0).to_vector() == std::vector<float>{1e8f, 1e8f, 1});
+    CHECK(cumsum(F::zeros({0, 3}), 0).shape() == Shape{0, 3});
+    CHECK(cumsum(F::zeros({3, 0}), 0).shape() == Shape{3, 0});
+    CHECK_THROWS_AS(cumsum(F::scalar(1), 0), ShapeError);
+}
+
+TEST_CASE("stack joins along a new dimension") {
+    const F a = F::from({1, 2}, {2}), b = F::from({3, 4}, {2});
+    CHECK(stack<float, Cpu>({a, b}).to_vector() == std::vector<float>{1, 2, 3, 4});
+    CHECK(stack<float, Cpu>({a, b}, -1).to_vector() == std::vector<float>{1, 3, 2, 4});
+    CHECK_THROWS_WITH_AS((stack<float, Cpu>({a, F::zeros({3})})), "stack: shapes differ: lhs [2], rhs [3]", ShapeError);
+    CHECK_THROWS_AS(stack(std::vector<F>{}), ShapeError);
+}
+
+TEST_CASE("an index that does not fit is named") {
+    const F x = F::zeros({2, 3});
+    CHECK_THROWS_WITH_AS(gather(x, 1, Index::from({0, 3}, {2, 1})),
+                         "gather: index 3 at position 1, expected 0 or more and below 3", ShapeError);
+    CHECK_THROWS_WITH_AS(index_select(x, 0, Index::from({-1}, {1})),
+                         "index_select: index -1 at position 0, expected 0 or more and below 2", ShapeError);
+    CHECK_THROWS_WITH_AS(gather(x, 1, Index::zeros({3, 1})),
+                         "gather: x and index differ beside dimension 1: x [2, 3], index [3, 1]", ShapeError);
+    CHECK_THROWS_AS(gather(x, 1, Index::zeros({2})), ShapeError);
+    CHECK_THROWS_AS(index_select(x, 0, Index::zeros({1, 1})), ShapeError);
+    CHECK_THROWS_WITH_AS(scatter_add(x, 0, Index::zeros({2, 3}), F::zeros({2, 2})),
+                         "scatter_add: shapes of index and source differ: index [2, 3], source [2, 2]", ShapeError);
+    CHECK_THROWS_AS(scatter_add(x, 0, Index::from({0, 1, 2}, {1, 3}), F::zeros({1, 3})), ShapeError);
+}

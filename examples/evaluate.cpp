@@ -1,13 +1,13 @@
 // evaluate: loss and perplexity of a model, with or without an adapter, on a data file; or the logits of given tokens.
 
 #include <cmath>
-#include <memory>
+#include <map>
 
-#include "common.hpp"
-#include "lowrank/data/load.hpp"
+#include "data_options.hpp"
 #include "lowrank/io/tensor_source.hpp"
-#include "lowrank/text/load_tokenizer.hpp"
-#include "lowrank/train/trainer.hpp"
+#include "lowrank/train/bleu.hpp"
+#include "lowrank/train/evaluate.hpp"
+#include "samples.hpp"
 
 using namespace lowrank;
 
@@ -16,7 +16,9 @@ namespace {
 struct Options {
     examples::ModelOptions model;
     std::string data, tokens, logits;
-    std::int64_t batch_size = 8, max_seq_length = 0;
+    examples::DataChoices choices;
+    std::int64_t batch_size = 8, max_new_tokens = 64;
+    bool bleu = false;
 };
 
 /// Writes the logits of each list of ids in a JSON file as tensors logits.0, logits.1, … [length, vocabulary].
@@ -54,32 +56,52 @@ void write_logits(const examples::Model& model, const std::string& tokens, const
     examples::say(stdout, "logits of {} lists of tokens written to {}\n", tensors.size(), path);
 }
 
+/// BLEU of the model's own answers. Rows with the same prompt are one question with several references.
+BleuScore answer_bleu(const examples::Model& model, const examples::DataReader& reader, const Dataset& data,
+                      std::int64_t most_tokens) {
+    std::map<std::vector<std::int32_t>, std::size_t> questions;
+    std::vector<std::string> answers;
+    std::vector<std::vector<std::string>> references;
+    for (const Example& row : data.examples) {
+        const examples::Sample sample(reader, row);
+        const std::vector<std::int32_t> prompt(sample.prompt_ids().begin(), sample.prompt_ids().end());
+        const auto [question, fresh] = questions.emplace(prompt, answers.size());
+        if (fresh) {
+            answers.push_back(sample.continuation(model, most_tokens));
+            references.emplace_back();
+        }
+        references[question->second].push_back(sample.answer());
+    }
+    return corpus_bleu(answers, references);
+}
+
 int evaluate_program(const Options& options) {
     if (options.data.empty() == options.tokens.empty() || options.tokens.empty() != options.logits.empty()) {
         throw OptionError("--data, --tokens, --logits: give either --data FILE, or --tokens FILE with --logits FILE");
     }
     examples::Model model = examples::load_model(options.model);
+    if (options.bleu && options.data.empty()) {
+        throw OptionError("--bleu needs --data");
+    }
     if (!options.tokens.empty()) {
         write_logits(model, options.tokens, options.logits);
         return 0;
     }
-    DataOptions data_options;
-    data_options.n_positions = model.config.n_positions;
-    data_options.max_seq_length = options.max_seq_length ? options.max_seq_length : model.config.n_positions;
-    data_options.vocab_size = static_cast<std::int32_t>(model.config.vocab_size);
-    std::unique_ptr<Tokenizer> tokenizer; // loaded for text only
-    const Dataset data = load_dataset(options.data, data_options, [&](std::span<const Segment> segments) {
-        if (!tokenizer) {
-            tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(options.model.model));
-        }
-        return encode_segments(*tokenizer, segments);
-    });
+    examples::DataReader reader(options.choices, options.model, options.model.adapter, model.config);
+    const Dataset data = reader.read(options.data);
+    reader.check_template();
     const double loss = evaluate<Cpu>(model, data, options.batch_size);
     if (!std::isfinite(loss)) {
         examples::require_finite_weights(model);
         throw NumericError(concat(options.data, ": the loss is not finite: ", loss));
     }
     examples::say(stdout, "rows {}  loss {:.6f}  perplexity {:.4f}\n", data.size(), loss, std::exp(loss));
+    if (options.bleu) {
+        const BleuScore bleu = answer_bleu(model, reader, data, options.max_new_tokens);
+        examples::say(stdout, "BLEU {:.4f}  precisions {:.2f}  brevity penalty {:.4f}  tokens {} of {}\n", bleu.score,
+                      fmt::join(bleu.precisions, "/"), bleu.brevity_penalty, bleu.hypothesis_length,
+                      bleu.reference_length);
+    }
     return 0;
 }
 
@@ -89,12 +111,15 @@ int main(int argc, char** argv) {
     examples::Program app("Evaluates a GPT-2, with or without a LoRA adapter.");
     Options options;
     examples::add_model_options(app, options.model, true);
-    app.add_option("--data", options.data, "data file (.json, .jsonl, .txt): prints loss and perplexity");
+    app.add_option("--data", options.data,
+                   fmt::format("data file, {}: prints loss and perplexity", examples::data_help));
+    examples::add_data_options(app, options.choices);
     app.add_option("--tokens", options.tokens, "JSON file with a list of lists of token ids");
     app.add_option("--logits", options.logits, "safetensors file to write for --tokens: logits.0, logits.1, …");
     app.add_option("--per-device-eval-batch-size", options.batch_size, "rows of a batch")
         ->check(examples::number<std::int64_t>(1, 1 << 30));
-    app.add_option("--max-seq-length", options.max_seq_length, "longest row made from text; 0: n_positions")
-        ->check(examples::number<std::int64_t>(0));
+    app.add_flag("--bleu", options.bleu, "answer the prompts of --data, and print sacreBLEU's score of the answers");
+    app.add_option("--max-new-tokens", options.max_new_tokens, "longest answer for --bleu, in tokens")
+        ->check(examples::number<std::int64_t>(1));
     return app.run(argc, argv, [&] { return evaluate_program(options); });
 }

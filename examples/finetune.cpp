@@ -5,70 +5,51 @@
 #include <memory>
 #include <optional>
 
+#include "adapter_options.hpp"
 #include "common.hpp"
-#include "lowrank/data/describe.hpp"
-#include "lowrank/data/load.hpp"
+#include "data_options.hpp"
+#include "lowrank/data/order.hpp"
+#include "lowrank/data/packing.hpp"
 #include "lowrank/io/atomic_directory.hpp"
 #include "lowrank/optim/loraplus.hpp"
-#include "lowrank/text/load_tokenizer.hpp"
+#include "lowrank/train/early_stopping.hpp"
+#include "lowrank/train/fingerprint.hpp"
 #include "lowrank/train/interrupt.hpp"
 #include "lowrank/train/progress.hpp"
 #include "lowrank/train/trainer.hpp"
+#include "lowrank/train/watchdog.hpp"
+#include "reports.hpp"
+#include "run_options.hpp"
 
 using namespace lowrank;
 
 namespace {
 
-constexpr std::int64_t most_rank = 1 << 20; // what adapter_config.json may hold
-
-struct Options {
+struct Options : examples::AdapterOptions, examples::RunOptions, examples::ReportOptions {
     examples::ModelOptions model;
-    std::string data, output, eval_data, init_adapter, columns, log_file, base_dropout = "config";
-    bool overwrite = false;
-    std::string method = "lora", bias = "none", init_lora_weights = "true";
-    LoraConfig lora;
-    std::vector<std::string> target_modules, exclude_modules, modules_to_save;
-    std::vector<std::int64_t> layers_to_transform;
-    std::vector<std::string> rank_pattern, alpha_pattern;
+    std::string data, output, eval_data, base_dropout = "config";
+    examples::DataChoices choices;
+    double eval_split = 0;
+    bool packing = false, overwrite = false;
     AdamWOptions adamw{.learning_rate = 2e-4, .weight_decay = 0.0};
     double loraplus_lr_ratio = 0, max_grad_norm = 1;
     std::string scheduler = "linear";
     double warmup_ratio = 0, num_train_epochs = 3;
     std::int64_t warmup_steps = 0, max_steps = 0;
     LoaderOptions loader{.batch_size = 8};
-    std::int64_t eval_batch_size = 8, eval_steps = 0, max_seq_length = 0, logging_steps = 10;
+    std::int64_t eval_batch_size = 8;
     bool no_shuffle = false, gradient_checkpointing = false;
-
-    bool trains_all_weights() const { return method == "full"; }
 };
 
-/// "name=value" entries of a pattern option.
-template <class Value>
-std::vector<std::pair<std::string, Value>>
-parse_pattern(const std::string& option, const std::vector<std::string>& entries, Value low, Value high) {
-    std::vector<std::pair<std::string, Value>> pattern;
-    for (const std::string& entry : entries) {
-        const std::size_t equals = entry.rfind('=');
-        const auto value = examples::read_number(entry.substr(std::min(equals, entry.size() - 1) + 1), low, high);
-        if (equals == std::string::npos || equals == 0 || !value) {
-            throw OptionError(fmt::format("{}: found '{}', expected module=number, the number from {} to {}", option,
-                                          entry, low, high));
-        }
-        pattern.emplace_back(entry.substr(0, equals), *value);
+void refuse_contradictions(const Options& options, const CLI::App& app) {
+    examples::refuse_without_effect(options, app);
+    if (options.eval_split > 0 && !options.eval_data.empty()) {
+        throw OptionError("--eval-split: found --eval-data too, expected one of them");
     }
-    return pattern;
-}
-
-/// A list of names; a single "all-linear" or a name with characters of a regular expression is a pattern.
-std::optional<ModuleSelection> selection(const std::vector<std::string>& names) {
-    if (names.empty()) {
-        return std::nullopt;
+    if (options.packing && options.loader.group_by_length) {
+        throw OptionError("--group-by-length: found --packing too, expected one of them: packed rows are all long");
     }
-    if (names.size() == 1 &&
-        (names[0] == "all-linear" || names[0].find_first_of("*+?[](){}|^$\\") != std::string::npos)) {
-        return ModuleSelection(names[0]);
-    }
-    return ModuleSelection(names);
+    examples::refuse_contradictions(options, !options.eval_data.empty() || options.eval_split > 0);
 }
 
 /// The model's directory as JSON can hold it: names of files need not be UTF-8.
@@ -77,169 +58,6 @@ std::string model_name(const Options& options) {
     append_utf8_lossy(name, options.model.model, true);
     return name;
 }
-
-LoraConfig lora_config(const Options& options) {
-    LoraConfig config = options.lora;
-    config.use_dora = options.method == "dora";
-    config.bias = options.bias == "all"         ? BiasMode::all
-                  : options.bias == "lora_only" ? BiasMode::lora_only
-                                                : BiasMode::none;
-    config.init_lora_weights = options.init_lora_weights == "gaussian" ? LoraInit::gaussian
-                               : options.init_lora_weights == "false"  ? LoraInit::random
-                                                                       : LoraInit::kaiming;
-    config.target_modules = selection(options.target_modules);
-    config.exclude_modules = selection(options.exclude_modules);
-    config.modules_to_save = options.modules_to_save;
-    if (!options.layers_to_transform.empty()) {
-        config.layers_to_transform = options.layers_to_transform;
-    }
-    constexpr double any = std::numeric_limits<double>::max();
-    config.rank_pattern = parse_pattern("--rank-pattern", options.rank_pattern, std::int64_t(1), most_rank);
-    config.alpha_pattern = parse_pattern("--alpha-pattern", options.alpha_pattern, -any, any);
-    config.base_model_name_or_path = model_name(options);
-    return config;
-}
-
-/// PEFT's rules pass over what matches nothing. On a command line that is a slip, and is refused.
-void refuse_idle_choices(examples::Model& model, const Options& options, const LoraConfig& config) {
-    const auto refuse = [](const std::string& option, const std::string& name, const std::string& what) {
-        throw OptionError(option + ": '" + name + "' matches " + what);
-    };
-    std::vector<std::string> linears;
-    for_each<Linear<float, Cpu>>(model, [&](const std::string& path, auto&) { linears.push_back(path); });
-    const auto none_of = [](const std::vector<std::string>& paths, const LoraConfig& one) {
-        return std::none_of(paths.begin(), paths.end(),
-                            [&](const std::string& path) { return targets_module(one, path, false, {}); });
-    };
-    const auto choice = [](const ModuleSelection& modules) {
-        LoraConfig one;
-        one.target_modules = modules;
-        return one;
-    };
-    for (const std::string& name : options.target_modules) {
-        if (none_of(linears, choice(*selection({name})))) {
-            refuse("--target-modules", name, "no linear layer of the model");
-        }
-    }
-    for (const std::string& name : options.exclude_modules) {
-        if (none_of(linears, choice(*selection({name}))) && !model.is_head(name)) {
-            refuse("--exclude-modules", name, "no linear layer of the model");
-        }
-    }
-    for (const std::int64_t layer : options.layers_to_transform) {
-        if (layer >= model.config.n_layer) {
-            refuse("--layers-to-transform", std::to_string(layer),
-                   concat("none of the layers 0 to ", model.config.n_layer - 1));
-        }
-    }
-    const std::vector<std::string> adapted = target_paths<float, Cpu>(model, config);
-    const auto check_pattern = [&](const std::string& option, const auto& pattern) {
-        for (const auto& entry : pattern) {
-            if (none_of(adapted, choice("(.*\\.)?(" + entry.first + ")"))) {
-                refuse(option, entry.first, "no adapted layer");
-            }
-        }
-    };
-    check_pattern("--rank-pattern", config.rank_pattern);
-    check_pattern("--alpha-pattern", config.alpha_pattern);
-}
-
-/// Makes the model ready for training and returns the adapter's settings.
-LoraConfig prepare(examples::Model& model, const Options& options, const CLI::App& app) {
-    if (options.trains_all_weights()) {
-        for_each_parameter(model, [](const std::string&, auto& field) { set_trainable(field, true); });
-        return {};
-    }
-    if (!options.init_adapter.empty()) {
-        return load_adapter<float, Cpu>(model, options.init_adapter, [&](LoraConfig& loaded) {
-            loaded.base_model_name_or_path = model_name(options);
-            if (app.count("--lora-dropout") > 0) {
-                loaded.lora_dropout = options.lora.lora_dropout;
-            }
-        });
-    }
-    const LoraConfig config = lora_config(options);
-    validate(config, "LoRA settings");
-    refuse_idle_choices(model, options, config);
-    attach_lora<float, Cpu>(model, config, options.loader.seed);
-    return config;
-}
-
-/// The options that have no say: the file of --init-adapter decides, or --method full has no adapter.
-std::vector<std::string> options_without_effect(const Options& options) {
-    std::vector<std::string> names;
-    if (!options.init_adapter.empty() || options.trains_all_weights()) {
-        names = {"--r",
-                 "--lora-alpha",
-                 "--use-rslora",
-                 "--bias",
-                 "--target-modules",
-                 "--exclude-modules",
-                 "--modules-to-save",
-                 "--layers-to-transform",
-                 "--rank-pattern",
-                 "--alpha-pattern",
-                 "--init-lora-weights"};
-        names.push_back(options.init_adapter.empty() ? "--lora-dropout" : "--method");
-    }
-    if (options.init_adapter.empty() && options.trains_all_weights()) {
-        names.push_back("--loraplus-lr-ratio");
-    }
-    return names;
-}
-
-void refuse_contradictions(const Options& options, const CLI::App& app) {
-    for (const std::string& name : options_without_effect(options)) {
-        if (app.count(name) > 0) {
-            throw OptionError(name + (options.init_adapter.empty()
-                                          ? ": has no meaning with --method full; leave the option out"
-                                          : ": the adapter of --init-adapter decides this; leave the option out"));
-        }
-    }
-    if (options.eval_steps > 0 && options.eval_data.empty()) {
-        throw OptionError("--eval-steps needs --eval-data");
-    }
-}
-
-/// Reads data files with the model's limits; the tokenizer is loaded for text only.
-class DataReader {
-  public:
-    DataReader(const Options& options, const Gpt2Config& config) : model_(options.model.model) {
-        options_.columns = Columns::parse(options.columns);
-        options_.n_positions = config.n_positions;
-        options_.max_seq_length = options.max_seq_length ? options.max_seq_length : config.n_positions;
-        options_.vocab_size = static_cast<std::int32_t>(config.vocab_size);
-    }
-
-    Dataset read(const std::string& path) {
-        Dataset data = load_dataset(path, options_, [&](std::span<const Segment> segments) {
-            if (!tokenizer_) {
-                tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(model_));
-            }
-            return encode_segments(*tokenizer_, segments);
-        });
-        const DataCounts& counts = data.counts;
-        examples::say(stderr, "{}: {} rows from {} records", path, data.size(), counts.records);
-        if (counts.truncated + counts.dropped > 0) {
-            examples::say(stderr, ", {} truncated at {} tokens, {} dropped, {} tokens lost", counts.truncated,
-                          options_.max_seq_length, counts.dropped, counts.cut_tokens);
-        }
-        examples::say(stderr, "\n");
-        return data;
-    }
-
-    std::string describe(const Dataset& data) const {
-        if (!tokenizer_) {
-            return describe_sample(data, 0);
-        }
-        return describe_sample(data, 0, [&](std::span<const std::int32_t> ids) { return tokenizer_->decode(ids); });
-    }
-
-  private:
-    std::string model_;
-    DataOptions options_;
-    std::unique_ptr<Tokenizer> tokenizer_;
-};
 
 /// One group, or with --loraplus-lr-ratio those of LoRA+.
 std::vector<ParameterGroup<float>> parameter_groups(examples::Model& model, const Options& options) {
@@ -254,47 +72,151 @@ std::vector<ParameterGroup<float>> parameter_groups(examples::Model& model, cons
     return loraplus_groups(all.names, all.parameters, options.adamw.learning_rate, options.loraplus_lr_ratio);
 }
 
-/// The lines of metrics.jsonl: kept for the output, and written at once where --log-file says.
-class MetricsLog {
+/// Writes what is trained, and what belongs to it, into a directory.
+void save_trained(examples::Model& model, const LoraConfig& config, const Options& options,
+                  const examples::DataReader& reader, const std::filesystem::path& directory) {
+    if (options.trains_all_weights()) {
+        for (const auto& tensor : trainable_tensors<float, Cpu>(model)) {
+            require_finite(tensor.name, tensor.values);
+        }
+        save_gpt2(model, directory);
+    } else {
+        save_adapter<float, Cpu>(model, config, directory);
+    }
+    examples::copy_tokenizer(options.model.model, directory);
+    reader.save_template(directory);
+}
+
+/// Evaluations on standard output, an end by Ctrl-C, and in each checkpoint what the output will hold.
+class Session : public TrainerCallback {
   public:
-    explicit MetricsLog(const std::string& path) {
-        if (!path.empty()) {
-            file_.open(path, std::ios::trunc);
-            if (!file_) {
-                throw FileError("--log-file: cannot write '" + path + "'");
-            }
-        }
+    Session(examples::Model& model, const LoraConfig& config, const Options& options,
+            const examples::DataReader& reader)
+        : model_(model),
+          config_(config),
+          options_(options),
+          reader_(reader) {}
+
+    void on_train_begin(TrainerState& state) override { on_interrupt(state); }
+    void on_step_end(const StepMetrics&, TrainerState& state) override { on_interrupt(state); }
+    void on_evaluate(const EvaluationMetrics& m, TrainerState&) override {
+        examples::say(stdout, "step {}  eval_loss {:.4f}  perplexity {:.3f}\n", m.step, m.loss, m.perplexity());
     }
-    void add(const std::string& line) {
-        lines_ += line + "\n";
-        if (file_.is_open()) {
-            file_ << line << std::endl;
-        }
+    void on_save(const std::filesystem::path& directory, json&) override {
+        save_trained(model_, config_, options_, reader_, directory);
     }
-    const std::string& lines() const { return lines_; }
-    /// Whether all lines are in the file.
-    bool complete() const { return !file_.is_open() || file_.good(); }
+
+    bool interrupted() const { return interrupt_.requested(); }
 
   private:
-    std::ofstream file_;
-    std::string lines_;
+    void on_interrupt(TrainerState& state) const { state.should_stop = state.should_stop || interrupted(); }
+
+    examples::Model& model_;
+    const LoraConfig& config_;
+    const Options& options_;
+    const examples::DataReader& reader_;
+    InterruptGuard interrupt_;
 };
+
+/// The options in effect that finetune.toml repeats.
+std::string effective_options(const Options& options, const examples::Program& app) {
+    std::vector<std::string> left_out = examples::options_without_effect(options);
+    left_out.insert(left_out.end(), {"--overwrite-output-dir", "--resume"}); // leave for one run is not for the next
+    if (!options.init_adapter.empty() && app.count("--lora-dropout") == 0) {
+        left_out.push_back("--lora-dropout"); // the adapter's own
+    }
+    return examples::ConfigFile(app).write(left_out);
+}
+
+/// The lines `name = value` of finetune.toml.
+std::vector<std::pair<std::string, std::string>> named_options(const std::string& text) {
+    std::vector<std::pair<std::string, std::string>> named;
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = text.find('\n', begin), equals = text.find(" = ", begin);
+        named.emplace_back(text.substr(begin, equals - begin), text.substr(equals + 3, end - equals - 3));
+        begin = end + 1;
+    }
+    return named;
+}
+
+/// What a resumed run must have in common with its beginning. Files count by what is in them, not by their names.
+RunSettings run_settings(const Options& options, const examples::Program& app, const LoraConfig& config,
+                         const Dataset& data, const std::optional<Dataset>& eval_data) {
+    RunSettings settings;
+    for (const auto& [name, value] : named_options(effective_options(options, app))) {
+        settings[name] = value;
+    }
+    for (const char* name :
+         {"model", "data", "eval-data", "output", "init-adapter", "threads", "log-file", "logging-steps", "logging-dir",
+          "report-to", "report-samples", "save-steps", "save-strategy", "save-total-limit", "loss-watchdog"}) {
+        settings.erase(name);
+    }
+    settings["the rows of --data"] = fingerprint(data);
+    if (eval_data) {
+        settings["the rows of the evaluation"] = fingerprint(*eval_data);
+    }
+    if (!options.init_adapter.empty()) {
+        settings["the settings of --init-adapter"] = peft_config(config, false, {}).dump();
+    }
+    for (const auto& entry : std::filesystem::directory_iterator(options.model.model)) {
+        if (entry.path().extension() == ".safetensors" || entry.path().filename() == "config.json") {
+            settings[concat("the file ", entry.path().filename().string(), " of --model")] =
+                sampled_fingerprint(entry.path());
+        }
+    }
+    return settings;
+}
+
+TrainerOptions trainer_options(const Options& options, const DataLoader& loader,
+                               const std::optional<Dataset>& eval_data) {
+    TrainerOptions result;
+    result.max_steps = options.max_steps > 0 ? options.max_steps : steps_for_epochs(loader, options.num_train_epochs);
+    result.schedule = {schedule_from_name(options.scheduler),
+                       warmup_step_count(result.max_steps, options.warmup_steps, options.warmup_ratio),
+                       result.max_steps};
+    result.max_grad_norm = options.max_grad_norm;
+    result.seed = options.loader.seed;
+    result.eval_data = eval_data ? &*eval_data : nullptr;
+    result.eval_batch_size = options.eval_batch_size;
+    result.evaluate = {options.eval_steps, options.eval_strategy == "epoch"};
+    result.output_dir = options.output;
+    result.save = {options.save_steps, options.save_strategy == "epoch"};
+    result.save_total_limit = options.save_total_limit;
+    result.load_best_model_at_end = options.load_best_model_at_end;
+    return result;
+}
 
 int finetune(Options& options, const examples::Program& app) {
     refuse_contradictions(options, app);
-    examples::check_output(options.output, options.overwrite,
+    const std::optional<std::filesystem::path> checkpoint =
+        examples::checkpoint_to_resume(options, options.output, app);
+    examples::check_output(options.output, options.overwrite || checkpoint,
                            {{"--model", options.model.model},
                             {"--data", options.data},
                             {"--eval-data", options.eval_data},
                             {"--log-file", options.log_file}});
     examples::Model model = examples::load_model(options.model);
-    DataReader reader(options, model.config);
-    const Dataset data = reader.read(options.data);
-    const std::optional<Dataset> eval_data =
-        options.eval_data.empty() ? std::nullopt : std::optional(reader.read(options.eval_data));
-    examples::say(stderr, "{}", reader.describe(data));
+    examples::DataReader reader(options.choices, options.model, options.init_adapter, model.config);
+    Dataset rows = reader.read(options.data);
+    std::optional<Dataset> eval_data;
+    if (!options.eval_data.empty()) {
+        eval_data = reader.read(options.eval_data);
+    } else if (options.eval_split > 0) {
+        DatasetSplit split = split_dataset(std::move(rows), options.eval_split, options.loader.seed);
+        rows = std::move(split.train);
+        eval_data = std::move(split.eval);
+    }
+    reader.check_template();
+    examples::say(stderr, "{}", reader.describe(rows));
+    std::optional<Dataset> packed;
+    if (options.packing) {
+        packed = pack_dataset(rows, reader.max_seq_length());
+        examples::say(stderr, "packed {} rows into {} of at most {} tokens\n", rows.size(), packed->size(),
+                      reader.max_seq_length());
+    }
+    const Dataset& data = packed ? *packed : rows;
 
-    const LoraConfig config = prepare(model, options, app);
+    const LoraConfig config = examples::prepare(model, options, model_name(options), options.loader.seed, app);
     if (options.base_dropout == "none") {
         model.set_base_dropout(0, 0, 0);
     }
@@ -303,115 +225,99 @@ int finetune(Options& options, const examples::Program& app) {
 
     options.loader.shuffle = !options.no_shuffle;
     DataLoader loader(data, options.loader);
-    const auto epoch_steps = static_cast<double>(loader.steps_per_epoch());
-    const std::int64_t steps =
-        options.max_steps > 0
-            ? options.max_steps
-            : std::max<std::int64_t>(1, std::llround(std::ceil(options.num_train_epochs * epoch_steps)));
-    TrainerOptions trainer_options;
-    trainer_options.schedule = {schedule_from_name(options.scheduler),
-                                warmup_step_count(steps, options.warmup_steps, options.warmup_ratio), steps};
-    trainer_options.max_grad_norm = options.max_grad_norm;
-    trainer_options.seed = options.loader.seed;
+    TrainerOptions settings = trainer_options(options, loader, eval_data);
+    if (options.saves() || checkpoint) {
+        settings.settings = run_settings(options, app, config, data, eval_data);
+    }
     AdamW<float> optimizer(parameter_groups(model, options), options.adamw);
-    Trainer<float, Cpu, examples::Model> trainer(model, loader, optimizer, trainer_options);
+    Trainer<float, Cpu, examples::Model> trainer(model, loader, optimizer, settings);
+
+    examples::Reports reports(options, "Fine-tuning of " + model_name(options), model, reader,
+                              eval_data ? *eval_data : rows);
+    Progress progress(settings.max_steps, options.logging_steps);
+    EarlyStopping early_stopping(std::max<std::int64_t>(1, options.early_stopping_patience),
+                                 options.early_stopping_threshold);
+    LossWatchdog watchdog([&](const std::string& message) {
+        if (options.loss_watchdog == "stop") {
+            throw NumericError(message);
+        }
+        progress.finish();
+        examples::say(stderr, "warning: {}\n", message);
+    });
+    Session session(model, config, options, reader);
+    std::vector<TrainerCallback*> callbacks = {&progress, &session};
+    if (options.early_stopping_patience > 0) {
+        callbacks.push_back(&early_stopping);
+    }
+    if (options.loss_watchdog != "off") {
+        callbacks.push_back(&watchdog);
+    }
+    reports.join(callbacks);
 
     { AtomicDirectory trial(options.output); } // what cannot be written should be known before training
-    MetricsLog log(options.log_file);
-    Progress progress(steps, options.logging_steps);
-    const InterruptGuard interrupt;
-    const auto run_evaluation = [&] {
-        const double loss = evaluate<Cpu>(model, *eval_data, options.eval_batch_size);
-        progress.finish();
-        examples::say(stdout, "step {}  eval_loss {:.4f}  perplexity {:.3f}\n", trainer.steps(), loss, std::exp(loss));
-        log.add(evaluation_line(trainer.steps(), loss));
-    };
+    if (checkpoint) {
+        trainer.resume(*checkpoint, callbacks);
+        examples::say(stdout, "resumed from {} at step {} of {}\n", checkpoint->string(), trainer.steps(),
+                      settings.max_steps);
+    } else if (options.saves() && std::filesystem::exists(options.output)) {
+        AtomicDirectory(options.output).commit(); // checkpoints of another run have no place here
+    }
     try {
-        while (trainer.steps() < steps && !interrupt.requested()) {
-            const StepMetrics metrics = trainer.step();
-            progress.show(metrics);
-            if (metrics.step % options.logging_steps == 0 || metrics.step == 1 || metrics.step == steps) {
-                log.add(metrics_line(metrics));
-            }
-            if (options.eval_steps > 0 && metrics.step % options.eval_steps == 0 && metrics.step != steps) {
-                run_evaluation();
-            }
-        }
+        trainer.train(callbacks);
     } catch (const NumericError&) {
         examples::require_finite_weights(model); // a tensor that is at fault says more
         throw;
     }
-    progress.finish();
     if (trainer.steps() == 0) {
         examples::say(stdout, "interrupted before the first step, nothing saved\n");
         return 130;
     }
-    if (eval_data) {
-        run_evaluation();
-    }
 
-    AtomicDirectory output(options.output);
-    if (options.trains_all_weights()) {
-        for (const auto& tensor : trainable_tensors<float, Cpu>(model)) {
-            require_finite(tensor.name, tensor.values);
-        }
-        save_gpt2(model, output.path());
+    // Beside checkpoints the files of the output are put in place one by one; otherwise all at once.
+    const bool beside = (options.saves() || checkpoint) && !checkpoint_steps(options.output).empty();
+    const std::filesystem::path place(options.output);
+    AtomicDirectory output(beside ? place / examples::staging : place);
+    save_trained(model, config, options, reader, output.path());
+    const std::string toml = effective_options(options, app);
+    reports.write(output.path(), named_options(toml), trainer.state());
+    write_atomically(output.path() / "finetune.toml", toml);
+    if (beside) {
+        move_files(output.path(), options.output);
     } else {
-        save_adapter<float, Cpu>(model, config, output.path());
+        output.commit();
     }
-    examples::copy_tokenizer(options.model.model, output.path());
-    write_atomically(output.path() / "metrics.jsonl", log.lines());
-    std::vector<std::string> left_out = options_without_effect(options);
-    left_out.push_back("--overwrite-output-dir"); // leave for one run is not leave for the next
-    if (!options.init_adapter.empty() && app.count("--lora-dropout") == 0) {
-        left_out.push_back("--lora-dropout"); // the adapter's own
+    std::string how = session.interrupted() ? "interrupted, saved" : "saved";
+    if (options.early_stopping_patience > 0 && early_stopping.stopped()) {
+        how = "stopped early, saved";
     }
-    write_atomically(output.path() / "finetune.toml", examples::ConfigFile(app).write(left_out));
-    output.commit();
-    examples::say(stdout, "{} after {} of {} steps{}: {}\n", interrupt.requested() ? "interrupted, saved" : "saved",
-                  trainer.steps(), steps,
+    if (options.load_best_model_at_end && trainer.state().best_loss) {
+        how += fmt::format(" the best model, of step {},", trainer.state().best_step);
+    }
+    examples::say(stdout, "{} after {} of {} steps{}: {}\n", how, trainer.steps(), settings.max_steps,
                   trainer.skipped_steps() > 0 ? fmt::format(" ({} skipped)", trainer.skipped_steps()) : "",
                   options.output);
-    if (!log.complete()) {
-        throw FileError("--log-file: not everything could be written to '" + options.log_file + "'");
-    }
-    return interrupt.requested() ? 130 : 0;
+    reports.require_complete();
+    return session.interrupted() ? 130 : 0;
 }
 
 void add_options(CLI::App& app, Options& o) {
     using examples::number;
     constexpr std::int64_t most_rows = 1 << 30;
     examples::add_model_options(app, o.model, false);
-    app.add_option("--data", o.data, "training data: .json, .jsonl or .txt")->required();
+    app.add_option("--data", o.data, fmt::format("training data: {}", examples::data_help))->required();
     app.add_option("--output", o.output, "directory to write: the adapter, or with --method full the model")
         ->required();
     app.add_flag("--overwrite-output-dir", o.overwrite, "replace an output directory that exists");
-    app.add_option("--columns", o.columns, "columns by other names: instruction=question,output=answer");
-    app.add_option("--max-seq-length", o.max_seq_length, "longest row made from text; 0: n_positions")
-        ->check(number<std::int64_t>(0));
+    examples::add_data_options(app, o.choices);
+    app.add_flag("--packing", o.packing, "put several rows into one of --max-seq-length; each sees only itself");
+    app.add_flag("--group-by-length", o.loader.group_by_length, "rows of like length in one step, for less padding");
     app.add_option("--eval-data", o.eval_data, "data to evaluate on at the end");
-    app.add_option("--eval-steps", o.eval_steps, "evaluate every n steps too")->check(number<std::int64_t>(0));
+    app.add_option("--eval-split", o.eval_split,
+                   "evaluate on this part of --data instead, and train on the rest; 0: off")
+        ->check(number(0.0, 0.999));
+    examples::add_run_options(app, o);
 
-    app.add_option("--method", o.method, "what to train")->check(CLI::IsMember({"lora", "dora", "full"}));
-    app.add_option("--init-adapter", o.init_adapter, "continue from this adapter; its config decides");
-    app.add_option("--r", o.lora.r, "rank")->check(number<std::int64_t>(1, most_rank));
-    app.add_option("--lora-alpha", o.lora.lora_alpha, "scale: alpha/r, or alpha/sqrt(r) with --use-rslora")
-        ->check(number(std::numeric_limits<double>::lowest()));
-    app.add_option("--lora-dropout", o.lora.lora_dropout, "dropout before A")->check(number(0.0, 0.999));
-    app.add_flag("--use-rslora", o.lora.use_rslora, "scale by alpha/sqrt(r)");
-    app.add_option("--init-lora-weights", o.init_lora_weights, "true: B = 0; false: random B")
-        ->check(CLI::IsMember({"true", "gaussian", "false"}));
-    app.add_option("--bias", o.bias, "biases to train")->check(CLI::IsMember({"none", "all", "lora_only"}));
-    app.add_option("--target-modules", o.target_modules, "names, all-linear, or a pattern over the whole path")
-        ->delimiter(',');
-    app.add_option("--exclude-modules", o.exclude_modules, "modules to leave out")->delimiter(',');
-    app.add_option("--modules-to-save", o.modules_to_save, "modules to train whole beside the adapters")
-        ->delimiter(',');
-    app.add_option("--layers-to-transform", o.layers_to_transform, "numbers of the layers to adapt")
-        ->delimiter(',')
-        ->check(number<std::int64_t>(0));
-    app.add_option("--rank-pattern", o.rank_pattern, "other ranks: c_proj=4,h.0.attn.c_attn=16")->delimiter(',');
-    app.add_option("--alpha-pattern", o.alpha_pattern, "other alphas, likewise")->delimiter(',');
+    examples::add_adapter_options(app, o);
     app.add_option("--base-dropout", o.base_dropout, "dropout of the base model: as its config.json says, or none")
         ->check(CLI::IsMember({"config", "none"}));
 
@@ -438,9 +344,7 @@ void add_options(CLI::App& app, Options& o) {
         ->check(number(0.0));
     app.add_option("--max-grad-norm", o.max_grad_norm, "clip gradients to this norm; 0: do not")->check(number(0.0));
     app.add_flag("--gradient-checkpointing", o.gradient_checkpointing, "less memory for more time");
-    app.add_option("--logging-steps", o.logging_steps, "steps between lines of the log")
-        ->check(number<std::int64_t>(1));
-    app.add_option("--log-file", o.log_file, "write metrics.jsonl here while training, too");
+    examples::add_report_options(app, o);
     app.add_option("--seed", o.loader.seed, "seed of initial factors, shuffling and dropout")
         ->check(number<std::uint64_t>(0));
     app.add_flag("--no-shuffle", o.no_shuffle, "take the rows in the order of the file");

@@ -13,7 +13,7 @@ DataOptions small(std::int64_t length = 1000) {
     DataOptions options;
     options.max_seq_length = length;
     options.vocab_size = 257;
-    options.prompt = PromptTemplate("{instruction}|{input}>");
+    options.text_template = PromptTemplate("{instruction}|{input}>");
     return options;
 }
 

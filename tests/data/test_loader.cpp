@@ -5,6 +5,7 @@
 #include "data_testing.hpp"
 #include "lowrank/data/describe.hpp"
 #include "lowrank/data/loader.hpp"
+#include "lowrank/data/packing.hpp"
 
 using namespace lowrank;
 
@@ -192,4 +193,103 @@ TEST_CASE("a sample is shown with its mask") {
     CHECK(contains(describe_sample(data, 0), "72 105 27 \n"));
     CHECK(detail::printable("\x7f\tå\xC2\x9B\n\xC2") == "\\x7f\tå\\xc2\\x9b\n\xC2");
     CHECK_THROWS_AS(describe_sample(data, 1), ShapeError);
+}
+
+TEST_CASE("length grouping: every row once, little padding, a function of seed and epoch") {
+    Dataset data;
+    data.files = {"a.jsonl"};
+    for (std::size_t i = 0; i < 1003; ++i) {
+        data.examples.push_back(
+            {std::vector<std::int32_t>(1 + i * 37 % 100, 1), std::vector<std::int32_t>(1 + i * 37 % 100, 1)});
+        data.origins.push_back({0, i, i});
+    }
+    const auto padded_tokens = [&](bool grouped) {
+        DataLoader loader(data, {4, 2, 5, true, false, grouped});
+        std::set<std::size_t> seen;
+        std::int64_t padded = 0;
+        for (std::int64_t i = loader.steps_per_epoch(); i > 0; --i) {
+            const Step step = loader.next();
+            CHECK(step.micro_batches.front().rows == (i == 1 ? 3 : 4)); // the odd one comes last
+            for (const Batch& batch : step.micro_batches) {
+                padded += batch.rows * batch.length;
+                seen.insert(batch.dataset_rows.begin(), batch.dataset_rows.end());
+            }
+        }
+        CHECK(seen.size() == 1003);
+        return padded;
+    };
+    const auto tokens = static_cast<double>(padded_tokens(true));
+    CHECK(tokens < 0.7 * static_cast<double>(padded_tokens(false)));
+    DataLoader one(data, {4, 2, 5, true, false, true}), two(data, {4, 2, 5, true, false, true});
+    two.seek({3, 80});
+    one.seek({3, 80});
+    CHECK(visited(one.next()) == visited(two.next()));
+    two.seek({4, 80});
+    CHECK(visited(one.next()) != visited(two.next()));
+    CHECK_THROWS_AS(DataLoader(data, {4, 2, 5, false, false, true}), OptionError);
+}
+
+TEST_CASE("packing: best fit, complete, in the order of the data") {
+    using Bins = std::vector<std::vector<std::size_t>>;
+    CHECK(pack_lengths({5, 3, 7, 2, 3}, 10) == Bins{{0, 3, 4}, {1, 2}});
+    CHECK(pack_lengths({6, 12, 4, 0}, 10) ==
+          Bins{{0, 2}, {1, 3}}); // longer than a row: nothing fits behind it but nothing
+    CHECK(pack_lengths({}, 10).empty());
+    std::vector<std::size_t> lengths;
+    std::size_t total = 0;
+    for (std::size_t i = 0; i < 1000; ++i) {
+        lengths.push_back(1 + i * i % 97);
+        total += lengths.back();
+    }
+    const Bins bins = pack_lengths(lengths, 128);
+    std::set<std::size_t> seen;
+    for (const auto& bin : bins) {
+        std::size_t length = 0;
+        for (const std::size_t row : bin) {
+            length += lengths[row];
+            seen.insert(row);
+        }
+        CHECK(length <= 128);
+        CHECK(std::is_sorted(bin.begin(), bin.end()));
+    }
+    CHECK(seen.size() == 1000);
+    CHECK(bins.size() <= (total + 127) / 128 + 1); // full but for the last
+}
+
+TEST_CASE("packed rows know their documents, their padding and their supervised tokens") {
+    Dataset data;
+    data.files = {"a.jsonl"};
+    data.examples = {{{1, 2, 3}, {-100, 2, 3}}, {{4, 5}, {4, 5}}, {{6, 7, 8, 9}, {6, 7, 8, 9}}};
+    data.origins = {{0, 1, 1}, {0, 2, 2}, {0, 3, 3}};
+    const Dataset packed = pack_dataset(data, 5);
+    REQUIRE(packed.size() == 2);
+    CHECK(packed.examples[0].input_ids == std::vector<std::int32_t>{1, 2, 3, 4, 5});
+    CHECK(packed.examples[0].labels == std::vector<std::int32_t>{-100, 2, 3, -100, 5});
+    CHECK(packed.examples[0].document_starts == std::vector<std::int32_t>{0, 3});
+    CHECK(packed.where(0) == "a.jsonl: line 1, record 1 and 1 packed behind it");
+    CHECK(packed.where(1) == "a.jsonl: line 3, record 3");
+    const std::vector<std::size_t> both = {0, 1};
+    const Batch batch = make_batch(packed, both);
+    CHECK(batch.document_start == std::vector<std::int32_t>{0, 0, 0, 3, 3, 0, 0, 0, 0, 4});
+    CHECK(batch.tokens == 9);
+    CHECK(batch.supervised_tokens == 2 + 1 + 3);
+    CHECK(make_batch(data, both).document_start.empty());
+    CHECK(make_batch(data, both).supervised_tokens == 2 + 1);
+    CHECK(contains(describe_sample(packed, 0), "5 tokens, 3 supervised\n--- masked, 1 token:\n1 \n--- supervised, 2 "
+                                               "tokens:\n2 3 \n=== the next document\n--- masked, 1 token:\n4 \n"));
+    CHECK_THROWS_AS(pack_dataset(data, 0), OptionError);
+}
+
+TEST_CASE("what goes wrong in the background reaches the caller") {
+    Dataset data = rows(20);
+    DataLoader loader(data, {2, 1, 5, false, false});
+    data.examples.resize(3); // breaks the promise that the data stays
+    CHECK(loader.next().tokens > 0);
+    CHECK_THROWS_AS(
+        {
+            loader.next();
+            loader.next();
+        },
+        ShapeError);
+    CHECK(loader.position() == DataPosition{0, 2});
 }

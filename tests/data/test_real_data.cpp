@@ -1,6 +1,7 @@
 // Real data files against what Hugging Face tokenizers make of them (scripts/data_fixtures.py).
 #include <doctest/doctest.h>
 #include <filesystem>
+#include <set>
 
 #include "data_testing.hpp"
 #include "lowrank/data/describe.hpp"
@@ -44,6 +45,8 @@ TEST_CASE("real files give the tokens and labels of Hugging Face tokenizers") {
         CAPTURE(file);
         DataOptions options;
         options.columns = Columns::parse(expected["columns"].get<std::string>());
+        options.text_template = TextTemplate::named(expected["template"].get<std::string>());
+        options.separator = expected["separator"];
         options.max_seq_length = expected["max_seq_length"];
         options.n_positions = 1024;
         options.vocab_size = tokenizer.vocab_size();
@@ -83,15 +86,82 @@ TEST_CASE("a prompt has the ids in training that it has at inference") {
     CHECK(contains(shown, "\n\nhello<|endoftext|>\n"));
 }
 
-TEST_CASE("formats that are not records of these kinds say which keys they have") {
-    const std::string file = shared + "/instruct/seed_tasks.jsonl";
-    if (!std::filesystem::exists(file)) {
+TEST_CASE("every instruction and generation file loads") {
+    if (!std::filesystem::exists(shared + "/gpt2/vocab.json")) {
         MESSAGE("skipped: no data in ", shared);
         return;
     }
-    const std::string message = error_of([&] { load_dataset(file, DataOptions{}, ByteTokenizer{}); });
-    CHECK(contains(message, "line 1, record 1: found the keys"));
-    CHECK(contains(message, "\"instances\""));
+    struct File {
+        std::string name, columns, separator, text_template;
+        std::size_t rows;
+    };
+    const std::string qa = "instruction=question,output=answer";
+    const std::vector<File> files = {
+        {"instruct/alpaca-format-1100.json", "", "", "alpaca", 1100},
+        {"instruct/alpaca-format-1100.json", "", "", "chatml", 1100},
+        {"instruct/gsm8k-train.jsonl", qa, "", "plain", 7473},
+        {"instruct/identity.json", "", "", "zephyr", 91},
+        {"instruct/seed_tasks.jsonl", "", "", "alpaca", 175},
+        {"instruct/sharegpt-500.json", "", "", "alpaca", 500},
+        {"instruct/sharegpt-500.json", "", "", "chatml", 500},
+        {"instruct/user_oriented_instructions.jsonl", "", "", "vicuna", 252},
+        {"instruct/wikisql-train.jsonl", "", "", "alpaca", 1000},
+        {"instruct/wikisql-valid.jsonl", "", "", "alpaca", 100},
+        {"nlg/e2e-devset.csv", "prompt=mr,completion=ref", "", "alpaca", 4672},
+        {"nlg/e2e-devset.csv", "instruction=mr,output=ref", "", "alpaca", 4672},
+        {"nlg/e2e-lora-valid.txt", "", "||", "alpaca", 4672},
+        {"nlg/e2e-lora-valid.txt", "", "", "alpaca", 0},
+    };
+    const Tokenizer tokenizer = Tokenizer::load(shared + "/gpt2");
+    std::set<std::string> named;
+    for (const File& file : files) {
+        CAPTURE(file.name);
+        DataOptions options;
+        options.columns = Columns::parse(file.columns);
+        options.separator = file.separator;
+        options.text_template = TextTemplate::named(file.text_template);
+        options.n_positions = 1024;
+        options.vocab_size = tokenizer.vocab_size();
+        const Dataset data = load_dataset(shared + "/" + file.name, options, tokenizer);
+        CHECK(data.counts.dropped == (file.name == "instruct/seed_tasks.jsonl" ? 1 : 0)); // a prompt of 1024 tokens
+        if (file.rows > 0) { // a document has as many rows as it is long
+            CHECK(data.size() + data.counts.dropped == file.rows);
+            CHECK(data.counts.records == file.rows);
+        }
+        for (const Example& row : data.examples) {
+            REQUIRE(supervised_tokens(row) > 0);
+        }
+        named.insert(file.name);
+    }
+    for (const char* folder : {"instruct", "nlg"}) {
+        for (const auto& entry : std::filesystem::directory_iterator(shared + "/" + folder)) {
+            CHECK(named.contains(folder + ("/" + entry.path().filename().string())));
+        }
+    }
+}
+
+TEST_CASE("a real conversation: each answer is supervised with its end, and nothing else") {
+    if (!std::filesystem::exists(shared + "/gpt2/vocab.json")) {
+        MESSAGE("skipped: no data in ", shared);
+        return;
+    }
+    const Tokenizer tokenizer = Tokenizer::load(shared + "/gpt2");
+    const std::string file = shared + "/instruct/sharegpt-500.json";
+    const Dataset data = load_dataset(file, DataOptions{}, tokenizer);
+    const json records = read_json(file);
+    for (std::size_t i = 0; i < data.size(); ++i) {
+        std::string expected, supervised;
+        for (const json& turn : records[i]["conversations"]) {
+            expected += turn["from"] == "gpt" ? turn["value"].get<std::string>() + "<|endoftext|>" : "";
+        }
+        for (const std::int32_t label : data.examples[i].labels) {
+            supervised += label == ignored_label ? "" : tokenizer.token_bytes(label);
+        }
+        CHECK(supervised == expected);
+    }
+    const std::string shown =
+        describe_sample(data, 0, [&](std::span<const std::int32_t> ids) { return tokenizer.decode(ids); });
+    CHECK(contains(shown, " tokens:\n### Instruction:\nWho are you?\n\n### Response:\n--- supervised, "));
 }
 
 TEST_CASE("no file of JSONTestSuite crashes a reader") {

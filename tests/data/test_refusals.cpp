@@ -18,7 +18,7 @@ std::string refusal(const TemporaryFolder& folder, const std::string& name, std:
     options.max_seq_length = 8;
     options.n_positions = 8;
     options.vocab_size = 257;
-    options.prompt = PromptTemplate("{instruction}>");
+    options.text_template = TextTemplate(PromptTemplate("{instruction}>"), TextTemplate::named("plain").chat());
     options.columns = Columns::parse(columns);
     const auto path = folder.write(name, text);
     return error_of([&] { load_dataset(path, options, ByteTokenizer{}); });
@@ -150,6 +150,102 @@ TEST_CASE("broken pre-tokenized rows are refused with file, line, key and index"
         });
 }
 
+TEST_CASE("broken messages are refused with file, line, record, key and turn") {
+    const std::string first =
+        R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})"
+        "\n";
+    const auto messages = [&](const std::string& list) { return first + "{\"messages\": " + list + "}"; };
+    const std::string question = R"({"role": "user", "content": "a"})";
+    check_refused(
+        "a.jsonl",
+        {
+            {messages("[]"), {"line 2, record 2", "'messages'", "empty list"}},
+            {messages("\"a\""), {"line 2", "'messages'", "string", "a list of turns"}},
+            {messages("[\"a\"]"), {"line 2", "turn 1", "role and content"}},
+            {messages("[" + question + "]"), {"line 2", "1 turns, none of the assistant"}},
+            {messages("[" + question + R"(, {"role": "tool", "content": "b"}])"), {"line 2", "\"tool\"", "turn 2"}},
+            {messages("[" + question + R"(, {"role": "assistant"}])"), {"line 2", "turn 2", "'content'"}},
+            {messages("[" + question + R"(, {"role": "assistant", "content": null}])"), {"line 2", "null", "turn 2"}},
+            {messages("[" + question + R"(, {"role": 1, "content": "b"}])"), {"line 2", "'role'", "found 1"}},
+            {messages("[" + question + R"(, {"content": "b"}])"), {"line 2", "'role'", "turn 2"}},
+            {messages("[" + question + R"(, {"role": "assistant", "content": "b", "weight": 0.5}])"),
+             {"line 2", "weight 0.5", "0 or 1"}},
+            {first + R"({"message": []})", {"line 2", "'messages'", "no such key", "\"message\""}},
+            {first + R"({"messages": [{"role": "user"])", {"line 2"}},
+        });
+}
+
+TEST_CASE("broken conversations are refused with file, line, record, key and turn") {
+    const std::string first = "[\n"
+                              R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]})"
+                              ",\n";
+    check_refused(
+        "a.json",
+        {
+            {first + R"({"conversations": [{"from": "robot", "value": "a"}]}])", {"line 3, record 2", "\"robot\""}},
+            {first + R"({"conversations": [{"from": "gpt", "text": "a"}]}])", {"line 3", "'value'", "\"text\""}},
+            {first + R"({"conversations": [{"from": "gpt", "value": ["a"]}]}])", {"line 3", "'value'", "a list"}},
+            {first + R"({"conversations": {"from": "gpt", "value": "a"}}])", {"line 3", "an object"}},
+            {first + R"({"conversations": [{"from": "human", "value": "a"}]}])", {"line 3", "none of the assistant"}},
+            {first + R"({"system": 1, "conversations": [{"from": "gpt", "value": "a"}]}])", {"line 3", "'system'"}},
+            {first + R"({"conversations": [{"from": "gpt", "value": "a"}])", {"line 3"}},
+        });
+}
+
+TEST_CASE("broken tasks are refused with file, line, record and key") {
+    const std::string first = R"({"instruction": "a", "instances": [{"input": "", "output": "b"}]})"
+                              "\n";
+    check_refused("a.jsonl",
+                  {
+                      {first + R"({"instruction": "a", "instances": []})", {"line 2, record 2", "empty list"}},
+                      {first + R"({"instruction": "a", "instances": ["b"]})", {"line 2", "instance 1"}},
+                      {first + R"({"instruction": "a", "instances": [{"input": ""}]})", {"line 2", "'output'"}},
+                      {first + R"({"instruction": "a", "instances": [{"output": 3}]})", {"line 2", "found 3"}},
+                      {first + R"({"instances": [{"output": "b"}]})", {"line 2", "'instruction'"}},
+                      {first + R"({"instruction": "a", "instances": [{"input": "x", "output": "b"}]})",
+                       {"line 2", "'input'", "no {input}"}},
+                  });
+}
+
+TEST_CASE("broken CSV is refused with file and line") {
+    const std::string first = "prompt,completion\na,b\n";
+    check_refused("a.csv", {
+                               {first + "a\n", {"line 3, record 2", "1 fields", "expected 2"}},
+                               {first + "a,b,c\n", {"line 3, record 2", "3 fields", "expected 2"}},
+                               {first + "\"a\n\nb,c\n", {"line 3", "not closed"}},
+                               {first + "\"a\nb\"c,d\n", {"line 4", "\"c\"", "closing quote"}},
+                               {first + "a \"b\",c\n", {"line 3", "a quote inside a field"}},
+                               {first + "\"a\" ,c\n", {"line 3", "closing quote"}},
+                               {"prompt,prompt\na,b\n", {"line 1", "\"prompt\" twice"}},
+                               {"prompt,\na,b\n", {"line 1", "without a name"}},
+                               {"prompt,completion\n\n", {"line 1", "no record"}},
+                               {"\n\n", {"empty lines"}},
+                               {"prompt;completion\na;b\n", {"line 2, record 1", "\"prompt;completion\""}},
+                               {first + "a,\xFF\n", {"line 3", "0xff", "UTF-8"}},
+                               {"messages\nabc\n", {"line 2", "'messages'", "a list of turns"}},
+                               {"input_ids\n\"1, 2\"\n", {"line 2", "'input_ids'", "a list of token ids"}},
+                           });
+}
+
+TEST_CASE("broken lines with separators, and conversations that a template has no text for, are refused") {
+    const TemporaryFolder folder;
+    DataOptions options;
+    options.separator = "||";
+    const auto file = [&](const std::string& name, std::string_view text) {
+        const auto path = folder.write(name, text);
+        return error_of([&] { load_dataset(path, options, ByteTokenizer{}); });
+    };
+    CHECK(contains(file("a.txt", "a||b\n\nc|d\n"), "a.txt: line 3, record 2: found no \"||\""));
+    CHECK(contains(file("a.jsonl", good), "separator"));
+    options.separator.clear();
+    options.text_template = PromptTemplate("{instruction}>");
+    const std::string chat = R"([{"messages": [{"role": "system", "content": "a"},
+        {"role": "assistant", "content": "b"}]}])";
+    CHECK(contains(file("a.json", chat), "texts for instructions only"));
+    options.text_template = TextTemplate::named("mistral");
+    CHECK(contains(file("a.json", chat), "line 1, record 1: key 'messages': found a system turn"));
+}
+
 TEST_CASE("data whose prompts fill the row is refused, naming the reason") {
     check_refused("a.json", {{R"([{"prompt": "12345678", "completion": "9"}])",
                               {"all labels are masked", "1 records", "max_seq_length 8"}}});
@@ -185,6 +281,21 @@ TEST_CASE("hostile files are refused without a crash") {
             refusal(folder, "b.jsonl", changed);
         }
     }
+    const std::string csv = "instruction,output\n\"a, \"\"b\"\"\n\",c\r\nd,\"\"\n";
+    const std::string chat = R"({"messages": [{"role": "user", "content": "a"}, {"from": "gpt", "value": "b"}]})";
+    for (std::size_t i = 0; i <= std::max(csv.size(), chat.size()); ++i) {
+        refusal(folder, "b.csv", csv.substr(0, i));
+        refusal(folder, "b.jsonl", chat.substr(0, i));
+        for (const char c : {'"', ',', '\n', '\r', '{', '0'}) {
+            std::string table = csv, turns = chat;
+            table[std::min(i, csv.size() - 1)] = c;
+            turns[std::min(i, chat.size() - 1)] = c;
+            refusal(folder, "b.csv", table);
+            refusal(folder, "b.jsonl", turns);
+        }
+    }
+    CHECK(refusal(folder, "b.csv", csv).empty());
+    CHECK(refusal(folder, "b.jsonl", chat).empty());
 }
 
 TEST_CASE("options that do not fit are refused") {
@@ -199,7 +310,7 @@ TEST_CASE("options that do not fit are refused") {
     CHECK(contains(refusal(folder, "a.jsonl", good, "output=answer"), "'answer'"));
     CHECK(contains(refusal(folder, "a.txt", "text", "text=a"), "none for a text file"));
     CHECK(contains(refusal(folder, "a.parquet", good), "'.parquet'"));
-    CHECK(contains(refusal(folder, "noextension", good), "expected .json, .jsonl or .txt"));
+    CHECK(contains(refusal(folder, "noextension", good), "expected .json, .jsonl, .csv or .txt"));
 
     DataOptions options;
     options.max_seq_length = 1;

@@ -4,7 +4,7 @@
 
 fresh_model model
 cp "$fixtures/peft_data.jsonl" data.jsonl
-for option in model adapter threads data tokens logits per-device-eval-batch-size max-seq-length config; do
+for option in model adapter threads data tokens logits per-device-eval-batch-size bleu max-new-tokens max-seq-length config; do
     "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
 done
 
@@ -18,6 +18,11 @@ printf '{"text": "ABC"}' >text.jsonl
 expect 0 "rows 1  loss" --model model --data text.jsonl
 printf 'model = "model"\ndata = "text.jsonl"\n' >options.toml
 expect 0 "rows 1  loss" --config options.toml
+
+# BLEU of the answers: the rows of one prompt are references of one answer.
+printf '{"prompt": "AB", "completion": "CD EF GH"}\n{"prompt": "AB", "completion": "Ab"}\n{"prompt": "BA", "completion": "Ba."}\n' >asked.jsonl
+expect 0 "BLEU " --model model --data asked.jsonl --bleu --max-new-tokens 8
+expect 2 "--bleu needs --data" --model model --bleu --tokens tokens.json --logits logits.safetensors
 
 expect 2 "--model is required" --data data.jsonl
 expect 2 "give either --data FILE, or --tokens FILE with --logits FILE" --model model

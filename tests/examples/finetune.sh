@@ -24,7 +24,9 @@ for option in model data output eval-data method r lora-alpha lora-dropout targe
     init-adapter base-dropout learning-rate lr-scheduler-type warmup-ratio warmup-steps num-train-epochs max-steps \
     per-device-train-batch-size per-device-eval-batch-size gradient-accumulation-steps max-seq-length adam-beta1 \
     adam-beta2 adam-epsilon weight-decay max-grad-norm gradient-checkpointing eval-steps logging-steps log-file seed \
-    no-shuffle columns threads config overwrite-output-dir; do
+    no-shuffle columns threads config overwrite-output-dir eval-strategy early-stopping-patience \
+    early-stopping-threshold load-best-model-at-end save-steps save-strategy save-total-limit resume logging-dir report-to \
+    report-samples loss-watchdog packing group-by-length eval-split template separator; do
     grep -q -- "^  --$option\b" out || fail "--help lacks --$option"
 done
 
@@ -84,6 +86,18 @@ done <<'LIST'
 --max-seq-length 1 found 1, expected 2 to 24
 --max-seq-length 25 found 25, expected 2 to 24
 --eval-steps 3 --eval-steps needs --eval-data
+--eval-strategy epoch --eval-strategy needs --eval-data
+--eval-strategy bogus bogus not in {steps,epoch}
+--save-strategy bogus bogus not in {steps,epoch}
+--early-stopping-patience 3 --early-stopping-patience needs --eval-data
+--early-stopping-patience -1 found '-1'
+--early-stopping-threshold nan found 'nan'
+--save-total-limit 3 --save-total-limit needs --save-steps
+--save-steps -1 found '-1'
+--loss-watchdog bogus bogus not in {warn,stop,off}
+--report-to wandb wandb not in {csv,tensorboard,html}
+--report-samples -1 found '-1'
+--resume checkpoint-3 --resume: found 'checkpoint-3', expected latest or a checkpoint in --output new, which has none
 --loraplus-lr-ratio 0.5 ratio 0.5
 --loraplus-lr-ratio nan found 'nan'
 --target-modules bogus --target-modules: 'bogus' matches no linear layer
@@ -101,10 +115,11 @@ done <<'LIST'
 --alpha-pattern c_attn=nan found 'c_attn=nan'
 --modules-to-save bogus modules_to_save
 LIST
-refused 1 "--log-file: cannot write 'nowhere/log.jsonl'" --log-file nowhere/log.jsonl
+refused 2 "--load-best-model-at-end needs --eval-data" --load-best-model-at-end
+refused 1 "nowhere/log.jsonl: cannot write" --log-file nowhere/log.jsonl
 # Planned, and not there yet: refused, and not passed over.
-for option in "--device cuda" "--dtype bf16" "--quantize nf4" --bnb-4bit-use-double-quant "--adapter x" --packing \
-    --resume "--optim adamw_8bit" "--eval-split 0.1" "--save-steps 3" "--save-total-limit 2" "--template x"; do
+for option in "--device cuda" "--dtype bf16" "--quantize nf4" --bnb-4bit-use-double-quant "--adapter x" \
+    "--optim adamw_8bit"; do
     # shellcheck disable=SC2086
     refused 2 "unknown option ${option%% *}" $option
 done
@@ -164,7 +179,7 @@ expect 0 "saved after 1 of 1" --config options.toml "${base[@]}" --output new --
 grep -q '"r": 5' new/adapter_config.json || fail "the command line wins over the config file"
 config 2 'options.toml: line 2: unknown option "lora_alpha"; similar: lora-alpha' 'r = 4\nlora_alpha = 4\n'
 config 2 'line 1: unknown option "help"' 'help = true\n'
-config 2 'line 1: unknown option "packing"' 'packing = true\n'
+config 2 'line 1: unknown option "quantize"' 'quantize = "nf4"\n'
 config 2 'line 1: found "[lora]", expected name = value' '[lora]\nr = 4\n'
 config 2 'line 1: found "just text", expected name = value' 'just text\n'
 config 2 'line 2: option "r" is given twice' 'r = 4\nr = 5\n'
@@ -266,7 +281,7 @@ data "line 1: found the byte 0xff at byte offset 13, expected UTF-8" '{"text": "
 data 'the character "!" at byte 3' '{"text": "ABC!"}'
 data 'found the keys "foo"' '{"foo": 1}'
 data "found an empty file" ''
-data "expected .json, .jsonl or .txt" 'A,B' bad.csv
+data "expected .json, .jsonl" 'A,B' bad.xml
 data "bad.json: line 1: found ']', expected record 2" '[{"text": "ABC"},]' bad.json
 expect 1 "nowhere.jsonl: cannot open" --model model --data nowhere.jsonl --output new
 printf '{"text": "ABC"}' >text.jsonl
@@ -330,6 +345,25 @@ for streams in '>&-' '>/dev/full' '2>&-' '2>/dev/full' '<&-' '>&- 2>&- <&-'; do
     expect 0 "saved" "${base[@]}" --init-adapter new --max-steps 1 --output again
 done
 (trap '' PIPE && "$program" "${base[@]}" --max-steps 2 --output again --overwrite-output-dir 2>err) | true
+
+# Reports, in the output and while training; evaluations by epochs; the best model; an early end.
+rm -rf new runs
+expect 0 "saved the best model, of step" "${base[@]}" --output new --eval-data data.jsonl --eval-strategy epoch \
+    --num-train-epochs 3 --save-strategy epoch --save-total-limit 1 --load-best-model-at-end --logging-steps 2 \
+    --report-to csv,tensorboard,html --report-samples 2 --logging-dir runs --log-file log.jsonl
+[ "$(grep -c eval_loss new/metrics.jsonl)" = 3 ] || fail "an evaluation an epoch"
+cmp -s log.jsonl new/metrics.jsonl || fail "--log-file is metrics.jsonl"
+cmp -s runs/events.out.tfevents.* new/events.out.tfevents.finetune || fail "--logging-dir has the events"
+[ "$(wc -l <new/metrics.csv)" -gt 15 ] || fail "metrics.csv has a line a step"
+[ "$(grep -c '<svg' new/report.html)" = 4 ] && grep -q '<h2>Samples' new/report.html || fail "report.html"
+rm -rf new
+expect 0 "stopped early, saved after 3 of 30" "${base[@]}" --output new --eval-data data.jsonl --max-steps 30 \
+    --eval-steps 1 --early-stopping-patience 2 --early-stopping-threshold 100
+compgen -G 'new/checkpoint-*' >/dev/null && fail "no checkpoints unless asked for"
+rm -rf new
+diverging=(--method full --max-steps 70 --learning-rate 1 --warmup-steps 60 --max-grad-norm 0)
+expect 0 "warning: the loss diverges" "${base[@]}" --output new "${diverging[@]}"
+refused 1 "the loss diverges" "${diverging[@]}" --loss-watchdog stop
 
 # Ctrl-C: the first ends the run after the step, with an adapter that loads; the second ends it at once.
 interrupted() { # DATA ARGS…: starts a long run and waits for its step 1, or with DATA many for its first lines

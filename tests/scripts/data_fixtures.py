@@ -5,6 +5,7 @@ row's ids, then its labels), so that the test compares every token without a cop
 
 usage: data_fixtures.py [shared data folder] [fixture to write]
 """
+import csv
 import json
 import pathlib
 import struct
@@ -44,14 +45,47 @@ def document_rows(text, length):
     return [(block, block) for block in blocks]
 
 
-def summary(file, length, rows, columns=""):
+def join(pieces):
+    """Pieces (text, supervised), None for the end-of-sequence token, tokenized one by one."""
+    ids, labels = [], []
+    for text, supervised in pieces:
+        part = [EOS] if text is None else encode(text)
+        ids += part
+        labels += part if supervised else [-100] * len(part)
+    return ids, labels
+
+
+def chatml_row(turns):
+    pieces = []
+    for role, text in turns:
+        pieces += [(f"<|im_start|>{role}\n", False), (text, role == "assistant"),
+                   ("<|im_end|>", role == "assistant"), ("\n", False)]
+    return join(pieces[:-1] + [(None, True)])
+
+
+def heading_row(turns):
+    """The alpaca template's form for conversations."""
+    pieces = []
+    for role, text in turns:
+        if role == "assistant":
+            pieces += [("### Response:\n", False), (text, True), (None, True), ("\n\n", False)]
+        else:
+            pieces += [("### Instruction:\n", False), (text, False), ("\n\n", False)]
+    return join(pieces[:-1])
+
+
+def completion_row(prompt, completion):
+    return join([(prompt, False), (completion, True), (None, True)])
+
+
+def summary(file, length, rows, columns="", template="alpaca", separator=""):
     rows = [(ids[:length], labels[:length]) for ids, labels in rows]
     rows = [row for row in rows if any(label != -100 for label in row[1][1:])]
     value = 0xCBF29CE484222325
     for ids, labels in rows:
         for byte in struct.pack(f"<{2 * len(ids)}i", *ids, *labels):
             value = (value ^ byte) * 0x100000001B3 % 2**64
-    return {"file": file, "columns": columns, "max_seq_length": length, "rows": len(rows),
+    return {"file": file, "columns": columns, "template": template, "separator": separator, "max_seq_length": length, "rows": len(rows),
             "tokens": sum(len(ids) for ids, _ in rows),
             "supervised": sum(label != -100 for _, labels in rows for label in labels[1:]), "fnv1a": f"{value:016x}"}
 
@@ -63,7 +97,21 @@ def lines(name):
 alpaca = json.loads((data / "instruct/alpaca-format-1100.json").read_text(encoding="utf-8"))
 alpaca = [instruction_row(r["instruction"], r["input"], r["output"]) for r in alpaca]
 gsm8k = [instruction_row(r["question"], "", r["answer"]) for r in lines("instruct/gsm8k-train.jsonl")]
+sharegpt = json.loads((data / "instruct/sharegpt-500.json").read_text(encoding="utf-8"))
+roles = {"human": "user", "gpt": "assistant", "system": "system"}
+sharegpt = [[(roles[turn["from"]], turn["value"]) for turn in record["conversations"]] for record in sharegpt]
+tasks = [instruction_row(r["instruction"], i["input"], i["output"])
+         for r in lines("instruct/seed_tasks.jsonl") for i in r["instances"]]
+with open(data / "nlg/e2e-devset.csv", encoding="utf-8", newline="") as file:
+    e2e = [completion_row(r["mr"], r["ref"]) for r in csv.DictReader(file)]
+with open(data / "nlg/e2e-lora-valid.txt", encoding="utf-8", newline="\n") as file:
+    pairs = [line.rstrip("\r\n").partition("||") for line in file]
 results = [
+    summary("instruct/sharegpt-500.json", 1024, [chatml_row(turns) for turns in sharegpt], template="chatml"),
+    summary("instruct/sharegpt-500.json", 128, [heading_row(turns) for turns in sharegpt]),
+    summary("instruct/seed_tasks.jsonl", 512, tasks),
+    summary("nlg/e2e-devset.csv", 256, e2e, "prompt=mr,completion=ref"),
+    summary("nlg/e2e-lora-valid.txt", 256, [completion_row(a + b, c) for a, b, c in pairs], separator="||"),
     summary("instruct/alpaca-format-1100.json", 1024, alpaca),
     summary("instruct/alpaca-format-1100.json", 60, alpaca),
     summary("instruct/gsm8k-train.jsonl", 160, gsm8k, "instruction=question,output=answer"),

@@ -15,12 +15,19 @@ UNARY = {
     "square": torch.square, "abs": torch.abs, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu,
     "silu": F.silu, "gelu_erf": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
-BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div}
+BINARY = {
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
+    "maximum": torch.maximum, "minimum": torch.minimum,
+}
+COMPARISON = {
+    "greater": torch.gt, "greater_equal": torch.ge, "less": torch.lt, "less_equal": torch.le, "equal": torch.eq,
+    "not_equal": torch.ne,
+}
 
 inf, nan = float("inf"), float("nan")
 SPECIAL = [0.0, -0.0, inf, -inf, nan, 1e30, -1e30, 1e-30, -1e-30, 100.0, -100.0]
 POINTS = [i / 5 for i in range(-40, 41)] + SPECIAL
-PAIRS = [(a, b) for a in [-2.5, -1.0, 0.75, 3.0, 0.0, inf, nan] for b in [-1.5, 0.25, 2.0, 0.0, inf]]
+PAIRS = [(a, b) for a in [-2.5, -1.0, 0.75, 3.0, 0.0, inf, nan] for b in [-1.5, 0.25, 2.0, 0.0, inf, nan]]
 
 here = pathlib.Path(__file__).parent
 output = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else here.parent / "fixtures" / "math_pytorch.txt"
@@ -44,3 +51,6 @@ with output.open("w") as out:
             y = function(a, b)
             da, db = torch.autograd.grad(y.sum(), (a, b))
             write(out, name, left, right, y, da, db)
+    for name, function in COMPARISON.items():
+        for left, right in PAIRS:
+            write(out, name, left, right, float(function(torch.tensor(left), torch.tensor(right))), 0, 0)

@@ -12,8 +12,9 @@
 namespace lowrank {
 
 /// The roles that a column can play in some format.
-inline constexpr std::array<std::string_view, 8> column_roles = {"instruction", "input", "output",    "prompt",
-                                                                 "completion",  "text",  "input_ids", "labels"};
+inline constexpr std::array<std::string_view, 12> column_roles = {
+    "instruction", "input",  "output",     "instances", "messages",  "conversations",
+    "system",      "prompt", "completion", "text",      "input_ids", "labels"};
 
 /// A renaming of columns. A role that is not renamed is read from the column of its own name.
 class Columns {

@@ -1,6 +1,7 @@
 // Shows one row with its mask made visible, for the start of a run.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -38,8 +39,9 @@ inline std::string printable(std::string_view text) {
 } // namespace detail
 
 /// One row of `data` for a human reader: where it came from, how many of its tokens are supervised, and its text in
-/// runs, each headed by whether the model learns to write it. `decode` turns ids into text; without it the ids are
-/// shown. Control characters are escaped. Throws ShapeError when there is no such row.
+/// runs, each headed by whether the model learns to write it; documents of a packed row are set apart. `decode` turns
+/// ids into text; without it the ids are shown. Control characters are escaped. Throws ShapeError when there is no such
+/// row.
 inline std::string describe_sample(const Dataset& data, std::size_t row,
                                    const std::function<std::string(std::span<const std::int32_t>)>& decode = {}) {
     if (row >= data.size()) {
@@ -50,10 +52,19 @@ inline std::string describe_sample(const Dataset& data, std::size_t row,
     std::string out =
         concat(data.where(row), ": ", ids.size(), " tokens, ", supervised_tokens(example), " supervised\n");
     std::size_t different = 0;
+    const auto starts_document = [&](std::size_t i) {
+        const auto& starts = example.document_starts;
+        return std::binary_search(starts.begin(), starts.end(), static_cast<std::int32_t>(i));
+    };
     for (std::size_t begin = 0; begin < ids.size();) {
+        if (begin > 0 && starts_document(begin)) {
+            out += "=== the next document\n";
+        }
         const bool masked = example.labels[begin] == ignored_label;
         std::size_t end = begin;
-        for (; end < ids.size() && (example.labels[end] == ignored_label) == masked; ++end) {
+        for (; end < ids.size() && (example.labels[end] == ignored_label) == masked &&
+               (end == begin || !starts_document(end));
+             ++end) {
             different += !masked && example.labels[end] != ids[end];
         }
         out += concat(masked ? "--- masked, " : "--- supervised, ", end - begin,

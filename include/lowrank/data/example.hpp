@@ -15,9 +15,12 @@ namespace lowrank {
 struct Example {
     std::vector<std::int32_t> input_ids;
     std::vector<std::int32_t> labels;
+    /// Of a packed row: where each of its documents begins, the first at 0. Empty for a row of one document.
+    std::vector<std::int32_t> document_starts{};
 };
 
-/// How many labels of a row the loss counts: those that are not ignored, the first one excepted (nothing predicts it).
+/// How many labels of a row the loss counts: those that are not ignored, the first one excepted (nothing predicts it;
+/// those of the other documents of a packed row are ignored).
 inline std::int64_t supervised_tokens(const Example& example) {
     std::int64_t count = 0;
     for (std::size_t i = 1; i < example.labels.size(); ++i) {
@@ -48,15 +51,18 @@ struct Dataset {
     std::vector<Origin> origins;
     std::vector<std::string> files;
     DataCounts counts;
+    bool is_templated = false; ///< a template put text around that of the files
 
     std::size_t size() const { return examples.size(); }
 
-    /// "file: line l, record n" of a row, for messages.
+    /// "file: line l, record n" of a row, for messages; of a packed row the first document and how many follow.
     std::string where(std::size_t row) const {
         const Origin& from = origins.at(row);
         const std::string& file = files.at(from.file);
-        return from.line == 0 ? concat(file, ": block ", from.record)
-                              : concat(file, ": line ", from.line, ", record ", from.record);
+        const std::size_t documents = examples.at(row).document_starts.size();
+        const std::string others = documents > 1 ? concat(" and ", documents - 1, " packed behind it") : "";
+        return from.line == 0 ? concat(file, ": block ", from.record, others)
+                              : concat(file, ": line ", from.line, ", record ", from.record, others);
     }
 };
 

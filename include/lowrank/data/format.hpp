@@ -7,25 +7,23 @@
 #include <vector>
 
 #include "lowrank/core/error.hpp"
+#include "lowrank/data/conversation.hpp"
 #include "lowrank/data/record_view.hpp"
-#include "lowrank/text/template.hpp"
+#include "lowrank/text/text_template.hpp"
 
 namespace lowrank {
 
-/// A piece of a row's text. Pieces are tokenized separately and joined.
-struct Segment {
-    std::string text;
-    bool supervised = false; ///< the model learns to write it
-    bool ends = false;       ///< the end-of-sequence token follows it
-};
+/// The text of a row.
+using RowText = std::vector<Segment>;
 
 /// One format: the roles that its columns play, and how a record becomes text. A new format is a new entry of
 /// record_formats().
 struct RecordFormat {
     std::string_view name;
     std::vector<std::string_view> required, optional;
-    /// The text of a record; null where the record holds tokens.
-    std::vector<Segment> (*segments)(const RecordView& record, const PromptTemplate& prompt) = nullptr;
+    /// The texts of the rows that a record gives; null where the record holds tokens.
+    std::vector<RowText> (*rows)(const RecordView& record, const TextTemplate& text_template) = nullptr;
+    bool is_templated = false; ///< a template puts text around the record's own
     /// A document may be longer than a row: it continues in the next one, where other rows are truncated.
     bool is_document = false;
 
@@ -37,21 +35,74 @@ struct RecordFormat {
 
 namespace detail {
 
-inline std::vector<Segment> instruction_segments(const RecordView& record, const PromptTemplate& prompt) {
-    const std::string input = record.text_or_empty("input");
-    if (!input.empty() && !prompt.takes_input()) {
+inline void check_input(const RecordView& record, const std::string& input, const TextTemplate& text_template) {
+    if (!input.empty() && !text_template.takes_input()) {
         record.refuse("input", "an input", "none, because the prompt template has no {input}");
     }
-    return {{prompt.render(record.text("instruction"), input), false, false}, {record.text("output"), true, true}};
 }
 
-inline std::vector<Segment> completion_segments(const RecordView& record, const PromptTemplate&) {
-    return {{record.text("prompt"), false, false}, {record.text("completion"), true, true}};
+inline std::vector<RowText> instruction_rows(const RecordView& record, const TextTemplate& text_template) {
+    const std::string input = record.text_or_empty("input");
+    check_input(record, input, text_template);
+    return {text_template.training_segments(record.text("instruction"), input, record.text("output"))};
 }
 
-inline std::vector<Segment> text_segments(const RecordView& record, const PromptTemplate&) {
+/// Self-instruct's tasks: one instruction with several inputs and outputs.
+inline std::vector<RowText> task_rows(const RecordView& record, const TextTemplate& text_template) {
+    const std::string instruction = record.text("instruction");
+    const json& instances = record.require("instances");
+    if (!instances.is_array() || instances.empty()) {
+        record.refuse("instances", instances.is_array() ? "an empty list" : JsonReader::describe(instances),
+                      "a list of objects with input and output");
+    }
+    std::vector<RowText> rows;
+    for (const json& instance : instances) {
+        if (!instance.is_object()) {
+            record.refuse("instances", concat(JsonReader::describe(instance), " as instance ", rows.size() + 1),
+                          "an object with input and output");
+        }
+        const Columns own_names;
+        const RecordView view(instance, own_names, record.place());
+        const std::string input = view.text_or_empty("input");
+        check_input(view, input, text_template);
+        rows.push_back(text_template.training_segments(instruction, input, view.text("output")));
+    }
+    return rows;
+}
+
+inline std::vector<RowText> conversation_rows(const RecordView& record, std::string_view role,
+                                              const TextTemplate& text_template) {
+    if (!text_template.chat()) {
+        throw OptionError(concat(record.place(), ": found a conversation, but the template has texts for instructions "
+                                                 "only, expected a template with texts for the turns of a chat"));
+    }
+    std::vector<ChatTurn> turns = read_turns(record, role);
+    if (const std::string system = record.text_or_empty("system"); !system.empty()) {
+        turns.insert(turns.begin(), {ChatRole::system, system});
+    }
+    const bool has_system =
+        std::any_of(turns.begin(), turns.end(), [](const ChatTurn& turn) { return turn.role == ChatRole::system; });
+    if (has_system && !text_template.chat()->takes_system()) {
+        record.refuse(role, "a system turn", "none, because the template has no text for it");
+    }
+    return {text_template.chat()->training_segments(turns)};
+}
+
+inline std::vector<RowText> message_rows(const RecordView& record, const TextTemplate& text_template) {
+    return conversation_rows(record, "messages", text_template);
+}
+
+inline std::vector<RowText> from_value_rows(const RecordView& record, const TextTemplate& text_template) {
+    return conversation_rows(record, "conversations", text_template);
+}
+
+inline std::vector<RowText> completion_rows(const RecordView& record, const TextTemplate&) {
+    return {{{record.text("prompt")}, {record.text("completion"), true, true}}};
+}
+
+inline std::vector<RowText> text_rows(const RecordView& record, const TextTemplate&) {
     const bool bare = record.value().is_string(); // a list of strings
-    return {{bare ? record.value().get<std::string>() : record.text("text"), true, true}};
+    return {{{bare ? record.value().get<std::string>() : record.text("text"), true, true}}};
 }
 
 } // namespace detail
@@ -60,9 +111,12 @@ inline std::vector<Segment> text_segments(const RecordView& record, const Prompt
 inline const std::vector<RecordFormat>& record_formats() {
     static const std::vector<RecordFormat> formats = {
         {"pre-tokenized", {"input_ids"}, {"labels"}},
-        {"instruction", {"instruction", "output"}, {"input"}, detail::instruction_segments},
-        {"prompt/completion", {"prompt", "completion"}, {}, detail::completion_segments},
-        {"text", {"text"}, {}, detail::text_segments, true},
+        {"messages", {"messages"}, {"system"}, detail::message_rows, true},
+        {"conversations", {"conversations"}, {"system"}, detail::from_value_rows, true},
+        {"instruction", {"instruction", "output"}, {"input"}, detail::instruction_rows, true},
+        {"tasks", {"instruction", "instances"}, {}, detail::task_rows, true},
+        {"prompt/completion", {"prompt", "completion"}, {}, detail::completion_rows},
+        {"text", {"text"}, {}, detail::text_rows, false, true},
     };
     return formats;
 }

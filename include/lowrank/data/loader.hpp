@@ -1,9 +1,12 @@
-// The loader: what each optimizer step trains on, from a position that can be saved and restored.
+// The loader: what each optimizer step trains on, made ready in the background, from a position that can be restored.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <future>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "lowrank/core/error.hpp"
@@ -18,8 +21,9 @@ struct LoaderOptions {
     std::int64_t batch_size = 1;         ///< rows of a micro-batch
     std::int64_t accumulation_steps = 1; ///< micro-batches of an optimizer step
     std::uint64_t seed = 0;
-    bool shuffle = true;    ///< a new order each epoch; false: the order of the file
-    bool drop_last = false; ///< leave out an epoch's last micro-batch when it is not full
+    bool shuffle = true;          ///< a new order each epoch; false: the order of the file
+    bool drop_last = false;       ///< leave out an epoch's last micro-batch when it is not full
+    bool group_by_length = false; ///< rows of like length in one step; needs shuffle
 };
 
 /// Where training stands: `row` rows of epoch `epoch` (from 0) are done. With the dataset and the options it determines
@@ -42,20 +46,24 @@ struct Step {
 
 /// Walks over a dataset step by step, epoch after epoch, without end. The last step of an epoch has fewer
 /// micro-batches, or a smaller one, where the numbers do not divide: no step mixes two epochs. Evaluation uses one too:
-/// shuffle = false, and steps_per_epoch() steps. Refers to the dataset, which must outlive it.
+/// shuffle = false, and steps_per_epoch() steps. While a step is worked on, the one after it is made ready on another
+/// thread; what comes is the same as without. Refers to the dataset, which must outlive it.
 class DataLoader {
   public:
-    /// Throws OptionError for sizes below 1 and for a dataset that gives no batch.
-    DataLoader(const Dataset& data, const LoaderOptions& options) : data_(data), options_(options) {
+    /// Throws OptionError for sizes below 1, for a dataset that gives no batch, and for grouping without shuffling.
+    DataLoader(const Dataset& data, const LoaderOptions& options) : data_(&data), options_(options) {
         check("batch size", options.batch_size);
         check("gradient accumulation steps", options.accumulation_steps);
+        if (options.group_by_length && !options.shuffle) {
+            throw OptionError("group by length: found no shuffling, expected it: grouping changes the order of rows");
+        }
         const auto rows = static_cast<std::int64_t>(data.size());
         rows_ = options.drop_last ? rows - rows % options.batch_size : rows;
         if (rows_ == 0) {
             throw OptionError(concat("data loader: found ", rows, " rows, expected at least ",
                                      options.drop_last ? options.batch_size : 1));
         }
-        order_ = epoch_order(data.size(), options.seed, 0, options.shuffle);
+        cursor_ = {{}, make_order(data, options, 0)};
     }
 
     DataLoader(const Dataset&&, const LoaderOptions&) = delete; // would dangle
@@ -65,33 +73,26 @@ class DataLoader {
         return divide_up(divide_up(rows_, options_.batch_size), options_.accumulation_steps);
     }
 
-    /// The next step; moves the position behind it.
+    /// The next step; moves the position behind it. Throws what making it threw.
     Step next() {
-        Step step;
-        for (std::int64_t i = 0; i < options_.accumulation_steps && position_.row < rows_; ++i) {
-            const std::int64_t size = std::min(options_.batch_size, rows_ - position_.row);
-            const std::span<const std::size_t> rows(order_);
-            step.micro_batches.push_back(make_batch(
-                data_, rows.subspan(static_cast<std::size_t>(position_.row), static_cast<std::size_t>(size))));
-            step.tokens += step.micro_batches.back().tokens;
-            step.supervised_tokens += step.micro_batches.back().supervised_tokens;
-            position_.row += size;
-        }
-        if (position_.row == rows_) {
-            seek({position_.epoch + 1, 0});
-        }
-        return step;
+        Prepared prepared = ahead_.valid() ? ahead_.get() : prepare(*data_, options_, rows_, cursor_);
+        cursor_ = std::move(prepared.behind);
+        ahead_ = std::async(&DataLoader::prepare, std::cref(*data_), options_, rows_, cursor_).share();
+        return std::move(prepared.step);
     }
 
-    /// Where the next step begins. After the last step of an epoch this is {epoch + 1, 0}.
-    DataPosition position() const { return position_; }
+    /// Where the next step begins, whatever is made ready already. After the last step of an epoch this is
+    /// {epoch + 1, 0}.
+    DataPosition position() const { return cursor_.position; }
 
     /// Epochs done, with the fraction of the current one, for the log.
     double epochs_done() const {
-        return static_cast<double>(position_.epoch) + static_cast<double>(position_.row) / static_cast<double>(rows_);
+        return static_cast<double>(cursor_.position.epoch) +
+               static_cast<double>(cursor_.position.row) / static_cast<double>(rows_);
     }
 
-    /// Continues from a saved position. Throws OptionError for one at which no step of this loader begins.
+    /// Continues from a saved position: no step before it is made again. Throws OptionError for one at which no step of
+    /// this loader begins.
     void seek(DataPosition position) {
         const std::int64_t step_rows = options_.batch_size * options_.accumulation_steps;
         if (position.epoch < 0 || position.row < 0 || position.row >= rows_ || position.row % step_rows != 0) {
@@ -99,13 +100,55 @@ class DataLoader {
                                      ", expected a row below ", rows_, " that is a multiple of ", step_rows,
                                      ": were the data, the batch size or the accumulation changed?"));
         }
-        if (position.epoch != position_.epoch) {
-            order_ = epoch_order(data_.size(), options_.seed, position.epoch, options_.shuffle);
+        ahead_ = {};
+        if (position.epoch != cursor_.position.epoch) {
+            cursor_.order = make_order(*data_, options_, position.epoch);
         }
-        position_ = position;
+        cursor_.position = position;
     }
 
   private:
+    using Order = std::shared_ptr<const std::vector<std::size_t>>;
+    /// A position and the order of its epoch.
+    struct Cursor {
+        DataPosition position;
+        Order order;
+    };
+    struct Prepared {
+        Step step;
+        Cursor behind; ///< where the step after it begins
+    };
+
+    static Order make_order(const Dataset& data, const LoaderOptions& options, std::int64_t epoch) {
+        std::vector<std::size_t> order = epoch_order(data.size(), options.seed, epoch, options.shuffle);
+        if (options.group_by_length) {
+            order = group_by_length(std::move(order), data,
+                                    static_cast<std::size_t>(options.batch_size * options.accumulation_steps),
+                                    options.seed, epoch);
+        }
+        return std::make_shared<const std::vector<std::size_t>>(std::move(order));
+    }
+
+    /// The step at `cursor`. Touches nothing of a loader, so that it may run beside one.
+    static Prepared prepare(const Dataset& data, const LoaderOptions& options, std::int64_t rows, Cursor cursor) {
+        Step step;
+        DataPosition& at = cursor.position;
+        for (std::int64_t i = 0; i < options.accumulation_steps && at.row < rows; ++i) {
+            const std::int64_t size = std::min(options.batch_size, rows - at.row);
+            step.micro_batches.push_back(make_batch(
+                data,
+                std::span(*cursor.order).subspan(static_cast<std::size_t>(at.row), static_cast<std::size_t>(size))));
+            step.tokens += step.micro_batches.back().tokens;
+            step.supervised_tokens += step.micro_batches.back().supervised_tokens;
+            at.row += size;
+        }
+        if (at.row == rows) {
+            at = {at.epoch + 1, 0};
+            cursor.order = make_order(data, options, at.epoch);
+        }
+        return {std::move(step), std::move(cursor)};
+    }
+
     static void check(const char* name, std::int64_t value) {
         constexpr std::int64_t largest = 1 << 30; // so that products fit
         if (value < 1 || value > largest) {
@@ -114,11 +157,11 @@ class DataLoader {
     }
     static std::int64_t divide_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
 
-    const Dataset& data_;
+    const Dataset* data_;
     LoaderOptions options_;
     std::int64_t rows_ = 0; ///< of an epoch, those dropped excluded
-    std::vector<std::size_t> order_;
-    DataPosition position_;
+    Cursor cursor_;
+    std::shared_future<Prepared> ahead_; ///< the step at cursor_; shared, so that loaders can be copied
 };
 
 } // namespace lowrank

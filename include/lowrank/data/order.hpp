@@ -1,6 +1,7 @@
 // The order of rows: seeded shuffling by epoch and the seeded evaluation split, the same on every platform.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -15,10 +16,11 @@
 namespace lowrank {
 
 namespace detail {
-// Streams of the run's seed that no other user of random numbers takes: one for the split, and from the second one on
-// one for each epoch.
+// Streams of the run's seed that no other user of random numbers takes: one for the split, and from each of the others
+// on one for each epoch.
 inline constexpr std::uint32_t split_stream = 0x53504c54u;   // "SPLT"
 inline constexpr std::uint32_t shuffle_stream = 0x80000000u; // + epoch
+inline constexpr std::uint32_t group_stream = 0xC0000000u;   // + epoch
 } // namespace detail
 
 /// A random permutation of 0 … n − 1: Fisher–Yates from the end, index i swapped with Rng(seed, stream).below(i + 1).
@@ -43,6 +45,30 @@ inline std::vector<std::size_t> epoch_order(std::size_t n, std::uint64_t seed, s
     std::vector<std::size_t> order(n);
     std::iota(order.begin(), order.end(), std::size_t(0));
     return order;
+}
+
+/// Brings rows of like length together, so that batches need little padding: `order` is cut into pools of 50 steps,
+/// each pool sorted by length, and the steps (of `step_rows` rows) visited in a random order again; a last step that is
+/// not full stays last. A pure function of its arguments.
+inline std::vector<std::size_t> group_by_length(std::vector<std::size_t> order, const Dataset& data,
+                                                std::size_t step_rows, std::uint64_t seed, std::int64_t epoch) {
+    constexpr std::size_t steps_of_pool = 50; // as in Transformers: random enough, and little padding
+    const std::size_t pool = steps_of_pool * step_rows;
+    const auto at = [&](std::size_t i) { return order.begin() + static_cast<std::ptrdiff_t>(i); };
+    for (std::size_t begin = 0; begin < order.size(); begin += pool) {
+        std::stable_sort(at(begin), at(std::min(begin + pool, order.size())), [&](std::size_t a, std::size_t b) {
+            return data.examples[a].input_ids.size() > data.examples[b].input_ids.size();
+        });
+    }
+    std::vector<std::size_t> grouped;
+    grouped.reserve(order.size());
+    const std::size_t full_steps = order.size() / step_rows;
+    for (const std::size_t step :
+         permutation(full_steps, seed, detail::group_stream + static_cast<std::uint32_t>(epoch))) {
+        grouped.insert(grouped.end(), at(step * step_rows), at((step + 1) * step_rows));
+    }
+    grouped.insert(grouped.end(), at(full_steps * step_rows), order.end());
+    return grouped;
 }
 
 /// Training and evaluation rows.
@@ -73,6 +99,7 @@ inline DatasetSplit split_dataset(Dataset data, double fraction, std::uint64_t s
     split.train.counts = data.counts;
     for (Dataset* part : {&split.train, &split.eval}) {
         part->files = data.files;
+        part->is_templated = data.is_templated;
     }
     for (std::size_t i = 0; i < n; ++i) {
         Dataset& part = is_eval[i] ? split.eval : split.train;

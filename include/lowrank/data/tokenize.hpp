@@ -11,7 +11,7 @@
 
 #include "lowrank/core/error.hpp"
 #include "lowrank/data/example.hpp"
-#include "lowrank/data/format.hpp"
+#include "lowrank/text/segment.hpp"
 
 namespace lowrank {
 
@@ -21,6 +21,20 @@ concept TextEncoder = requires(const T& tokenizer, std::string_view text) {
     { tokenizer.encode(text) } -> std::convertible_to<std::vector<std::int32_t>>;
     { tokenizer.eos_id() } -> std::convertible_to<std::optional<std::int32_t>>;
 };
+
+namespace detail {
+
+/// The ids of a segment's own text.
+template <TextEncoder Tokenizer>
+std::vector<std::int32_t> encode_text(const Tokenizer& tokenizer, const Segment& segment) {
+    if constexpr (requires { tokenizer.encode(segment.text, {.special_tokens = false}); }) {
+        return tokenizer.encode(segment.text, {.special_tokens = !segment.literal});
+    } else {
+        return tokenizer.encode(segment.text); // it has no special tokens
+    }
+}
+
+} // namespace detail
 
 /// Tokenizes each segment by itself and joins the ids; labels are the ids where a segment is supervised, otherwise
 /// −100. The end-of-sequence token follows segments that end, supervised with them: once, where the text ends with it
@@ -34,7 +48,7 @@ template <TextEncoder Tokenizer>
 Example encode_segments(const Tokenizer& tokenizer, std::span<const Segment> segments) {
     Example example;
     for (const Segment& segment : segments) {
-        std::vector<std::int32_t> ids = tokenizer.encode(segment.text);
+        std::vector<std::int32_t> ids = detail::encode_text(tokenizer, segment);
         const std::optional<std::int32_t> eos = tokenizer.eos_id();
         if (segment.ends && eos && (ids.empty() || ids.back() != *eos)) {
             ids.push_back(*eos);

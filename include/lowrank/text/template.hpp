@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "lowrank/core/error.hpp"
+#include "lowrank/text/placeholders.hpp"
 
 namespace lowrank {
 
@@ -55,9 +56,10 @@ class PromptTemplate {
             throw OptionError("prompt template: found an input but no {input} in the template to put it");
         }
         std::string out;
-        scan(input.empty() ? without_input_ : with_input_, [&](std::string_view name, std::string_view literal) {
-            out += name.empty() ? literal : name == "instruction" ? instruction : input;
-        });
+        scan_placeholders(input.empty() ? without_input_ : with_input_,
+                          [&](std::string_view name, std::string_view literal) {
+                              out += name.empty() ? literal : name == "instruction" ? instruction : input;
+                          });
         return out;
     }
 
@@ -73,7 +75,7 @@ class PromptTemplate {
 
     static Uses check(std::string_view text) {
         Uses uses;
-        scan(text, [&](std::string_view name, std::string_view) {
+        scan_placeholders(text, [&](std::string_view name, std::string_view) {
             if (name.empty()) {
                 return;
             }
@@ -84,31 +86,6 @@ class PromptTemplate {
             (name == "input" ? uses.input : uses.instruction) = true;
         });
         return uses;
-    }
-
-    /// Calls visit(placeholder, literal) for each piece of the text; one of the two is empty.
-    template <class Visit>
-    static void scan(std::string_view text, Visit visit) {
-        std::size_t at = 0;
-        while (at < text.size()) {
-            const std::size_t brace = text.find_first_of("{}", at);
-            visit({}, text.substr(at, brace == text.npos ? text.npos : brace - at));
-            if (brace == text.npos) {
-                return;
-            }
-            if (brace + 1 < text.size() && text[brace + 1] == text[brace]) {
-                visit({}, text.substr(brace, 1));
-                at = brace + 2;
-                continue;
-            }
-            const std::size_t end = text[brace] == '{' ? text.find_first_of("{}", brace + 1) : text.npos;
-            if (end == text.npos || text[end] == '{' || end == brace + 1) {
-                throw OptionError(concat("prompt template: found a lone '", text[brace], "' at byte ", brace,
-                                         ", expected {instruction}, {input}, {{ or }}"));
-            }
-            visit(text.substr(brace + 1, end - brace - 1), {});
-            at = end + 1;
-        }
     }
 
     std::string with_input_, without_input_;

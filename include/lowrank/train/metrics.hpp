@@ -13,16 +13,31 @@ namespace lowrank {
 
 /// One optimizer step.
 struct StepMetrics {
-    std::int64_t step = 0;    ///< from 1
-    double epoch = 0;         ///< epochs done, with fraction
-    double loss = 0;          ///< mean over the step's supervised tokens
-    double learning_rate = 0; ///< used in this step
-    double grad_norm = 0;     ///< before clipping
-    std::int64_t tokens = 0;  ///< padding excluded
-    double seconds = 0;       ///< of this step
-    bool skipped = false;     ///< the loss or a gradient was not finite, and nothing was updated
+    std::int64_t step = 0;     ///< from 1
+    double epoch = 0;          ///< epochs done, with fraction
+    double loss = 0;           ///< mean over the step's supervised tokens
+    double learning_rate = 0;  ///< used in this step
+    double grad_norm = 0;      ///< before clipping
+    std::int64_t tokens = 0;   ///< padding excluded
+    double seconds = 0;        ///< of this step
+    double peak_memory_mb = 0; ///< highest memory use of the process so far
+    bool skipped = false;      ///< the loss or a gradient was not finite, and nothing was updated
 
     double tokens_per_second() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
+};
+
+/// Whether a log has this step: every `every`-th, the first and the last one.
+constexpr bool is_logged(std::int64_t step, std::int64_t every, std::int64_t max_steps) {
+    return step % every == 0 || step == 1 || step == max_steps;
+}
+
+/// One evaluation.
+struct EvaluationMetrics {
+    std::int64_t step = 0; ///< optimizer steps before it
+    double epoch = 0;      ///< epochs before it, with fraction
+    double loss = 0;       ///< mean over the supervised tokens
+
+    double perplexity() const { return std::exp(loss); }
 };
 
 /// The highest memory use of this process so far, in megabytes (VmHWM); 0 where the system does not tell.
@@ -51,17 +66,19 @@ inline std::string metrics_line(const StepMetrics& m) {
                                    {"tokens", m.tokens},
                                    {"seconds", m.seconds},
                                    {"tokens_per_second", m.tokens_per_second()},
-                                   {"peak_memory_mb", peak_memory_mb()}};
+                                   {"peak_memory_mb", m.peak_memory_mb}};
     if (m.skipped) {
         line["skipped"] = true;
     }
     return line.dump();
 }
 
-/// A line for an evaluation after `step` steps.
-inline std::string evaluation_line(std::int64_t step, double loss) {
-    return nlohmann::ordered_json(
-               {{"step", step}, {"eval_loss", json_number(loss)}, {"perplexity", json_number(std::exp(loss))}})
+/// Likewise of an evaluation.
+inline std::string metrics_line(const EvaluationMetrics& m) {
+    return nlohmann::ordered_json({{"step", m.step},
+                                   {"epoch", m.epoch},
+                                   {"eval_loss", json_number(m.loss)},
+                                   {"perplexity", json_number(m.perplexity())}})
         .dump();
 }
 

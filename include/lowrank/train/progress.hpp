@@ -7,12 +7,12 @@
 #include <string>
 #include <unistd.h>
 
-#include "lowrank/train/metrics.hpp"
+#include "lowrank/train/callback.hpp"
 
 namespace lowrank {
 
 /// Shows steps, loss, learning rate, speed and time left on standard error.
-class Progress {
+class Progress : public TrainerCallback {
   public:
     /// Plain lines appear every `every` steps; the live line at every step.
     Progress(std::int64_t total_steps, std::int64_t every)
@@ -22,7 +22,12 @@ class Progress {
           start_(Clock::now()) {}
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
-    ~Progress() { finish(); } // an error's message begins on a line of its own
+    ~Progress() override { finish(); } // an error's message begins on a line of its own
+
+    void on_train_begin(TrainerState&) override { start_ = Clock::now(); }
+    void on_step_end(const StepMetrics& m, TrainerState&) override { show(m); }
+    void on_evaluate(const EvaluationMetrics&, TrainerState&) override { finish(); }
+    void on_train_end(TrainerState&) override { finish(); }
 
     void show(const StepMetrics& m) {
         ++shown_;

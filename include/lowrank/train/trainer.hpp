@@ -1,10 +1,12 @@
-// The trainer: optimizer steps over a data loader, with accumulation, clipping, a schedule and a watch on the numbers.
+// The trainer: optimizer steps over a data loader; and whole runs with evaluation, callbacks, checkpoints and resume.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,34 +14,56 @@
 #include "lowrank/autograd/backward.hpp"
 #include "lowrank/core/random.hpp"
 #include "lowrank/data/loader.hpp"
+#include "lowrank/io/atomic_directory.hpp"
 #include "lowrank/nn/context.hpp"
 #include "lowrank/ops/elementwise.hpp"
 #include "lowrank/optim/adamw.hpp"
 #include "lowrank/optim/clip.hpp"
 #include "lowrank/optim/schedule.hpp"
+#include "lowrank/train/callback.hpp"
+#include "lowrank/train/checkpoint.hpp"
+#include "lowrank/train/evaluate.hpp"
 #include "lowrank/train/metrics.hpp"
+#include "lowrank/train/optimizer_file.hpp"
 
 namespace lowrank {
 
-/// Settings of training beside the optimizer's own.
-struct TrainerOptions {
-    Schedule schedule;        ///< of the learning rate
-    double max_grad_norm = 1; ///< gradients are scaled down to this global norm; 0 leaves them
-    std::uint64_t seed = 0;   ///< of dropout
+/// When something happens in a run: every so many steps, at the end of each epoch, both, or never.
+struct Interval {
+    std::int64_t steps = 0; ///< 0: not by steps
+    bool epochs = false;
+
+    bool due(std::int64_t step, bool epoch_ended) const {
+        return (steps > 0 && step % steps == 0) || (epochs && epoch_ended);
+    }
+    bool ever() const { return steps > 0 || epochs; }
 };
 
-namespace detail {
+/// Settings of training beside the optimizer's own. Trainer::step needs the first three.
+struct TrainerOptions {
+    Schedule schedule{};      ///< of the learning rate
+    double max_grad_norm = 1; ///< gradients are scaled down to this global norm; 0 leaves them
+    std::uint64_t seed = 0;   ///< of dropout
 
-/// A batch's ids or labels as a tensor [rows, length].
-template <DeviceTag D>
-Tensor<std::int32_t, D> batch_tensor(const Batch& batch, const std::vector<std::int32_t>& values) {
-    return Tensor<std::int32_t, D>::from(values, {batch.rows, batch.length});
+    std::int64_t max_steps = 0;          ///< optimizer steps of the run; steps_for_epochs gives those of epochs
+    const Dataset* eval_data = nullptr;  ///< evaluated at the end, and when `evaluate` says
+    std::int64_t eval_batch_size = 8;    ///< rows
+    Interval evaluate{};                 ///< beside the end
+    std::filesystem::path output_dir{};  ///< where checkpoints go
+    Interval save{};                     ///< when a checkpoint is written
+    std::int64_t save_total_limit = 0;   ///< how many checkpoints are kept beside the best; 0: all
+    bool load_best_model_at_end = false; ///< checkpoints of the best evaluations are written, and the best loaded
+    RunSettings settings{};              ///< what a resumed run must have in common with the one that began
+};
+
+/// Optimizer steps of so many epochs, a fraction of a step rounded up; at least 1.
+inline std::int64_t steps_for_epochs(const DataLoader& loader, double epochs) {
+    return std::max<std::int64_t>(1, std::llround(std::ceil(epochs * static_cast<double>(loader.steps_per_epoch()))));
 }
 
-} // namespace detail
-
 /// Trains a model on what a loader gives. M has `loss(ids, labels, context)`: the sum over supervised tokens. Model,
-/// loader and optimizer belong to the caller and must outlive the trainer.
+/// loader and optimizer belong to the caller and must outlive the trainer. Call `step` in a loop of your own, or
+/// `train`.
 template <class T, DeviceTag D, class M>
 class Trainer {
   public:
@@ -49,7 +73,9 @@ class Trainer {
         : model_(model),
           loader_(loader),
           optimizer_(optimizer),
-          options_(options) {}
+          options_(options) {
+        state_.max_steps = options_.max_steps;
+    }
 
     /// One optimizer step: the gradient of the mean loss over the supervised tokens of all its micro-batches. A step
     /// whose loss or gradient is not finite updates nothing; the third one in a row throws NumericError, naming the
@@ -67,6 +93,7 @@ class Trainer {
             ForwardContext<D> context;
             context.training = true;
             context.seed = Tensor<std::int64_t, D>::scalar(next_seed());
+            context.document_start = detail::document_start_of<D>(batch);
             const Tensor<C, D> loss = model_.loss(detail::batch_tensor<D>(batch, batch.input_ids),
                                                   detail::batch_tensor<D>(batch, batch.labels), context);
             loss_sum += static_cast<double>(loss.item());
@@ -77,7 +104,7 @@ class Trainer {
         metrics.loss = loss_sum / static_cast<double>(std::max<std::int64_t>(1, data.supervised_tokens));
         const GradientNorm norm = gradient_norm(optimizer_.parameters(), gradients_);
         metrics.grad_norm = norm.value;
-        const double factor = options_.schedule.factor(steps_);
+        const double factor = options_.schedule.factor(state_.step);
         metrics.learning_rate = optimizer_.options().learning_rate * factor;
         metrics.skipped = !std::isfinite(metrics.loss) || norm.first_nonfinite.has_value();
         if (metrics.skipped) {
@@ -86,15 +113,121 @@ class Trainer {
             skipped_in_a_row_ = 0;
             optimizer_.step(gradients_, factor, norm.clip_factor(options_.max_grad_norm));
         }
-        metrics.step = ++steps_;
-        metrics.epoch = loader_.epochs_done();
+        metrics.step = ++state_.step;
+        metrics.epoch = state_.epoch = loader_.epochs_done();
         metrics.tokens = data.tokens;
+        metrics.peak_memory_mb = peak_memory_mb();
         metrics.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         return metrics;
     }
 
-    std::int64_t steps() const { return steps_; }
-    std::int64_t skipped_steps() const { return skipped_; }
+    /// The steps from where the run stands to `max_steps`, or until a callback asks for an end. After each step come
+    /// the callbacks, then an evaluation and a checkpoint where they are due. A run that ends early evaluates once more
+    /// and, where checkpoints are written at all, leaves one to resume from. Throws OptionError for options that do not
+    /// go together, and what steps, callbacks and files throw.
+    const TrainerState& train(const std::vector<TrainerCallback*>& callbacks = {}) {
+        check_options();
+        state_.should_stop = false;
+        notify(callbacks, &TrainerCallback::on_train_begin, state_);
+        while (state_.step < state_.max_steps && !state_.should_stop) {
+            const StepMetrics metrics = step();
+            const bool last = state_.step == state_.max_steps, epoch_ended = loader_.position().row == 0;
+            state_.should_evaluate = last || options_.evaluate.due(state_.step, epoch_ended);
+            state_.should_save = options_.save.due(state_.step, epoch_ended);
+            notify(callbacks, &TrainerCallback::on_step_end, metrics, state_);
+            if (epoch_ended) {
+                notify(callbacks, &TrainerCallback::on_epoch_end, state_);
+            }
+            if (state_.should_evaluate && options_.eval_data != nullptr) {
+                run_evaluation(callbacks);
+            }
+            if (state_.should_save || (state_.should_stop && !last && options_.save.ever())) {
+                save_checkpoint(checkpoint_path(options_.output_dir, state_.step), callbacks);
+                if (options_.save_total_limit > 0) {
+                    limit_checkpoints(options_.output_dir, options_.save_total_limit, state_.step, state_.best_step);
+                }
+            }
+        }
+        if (options_.eval_data != nullptr && state_.step > 0 && state_.evaluated_step != state_.step) {
+            notify(callbacks, &TrainerCallback::on_evaluate, evaluate_now(), state_);
+        }
+        if (options_.load_best_model_at_end && state_.best_loss && state_.best_step != state_.step) {
+            const auto best = checkpoint_path(options_.output_dir, state_.best_step);
+            read_parameters(optimizer_, SafetensorsFile::open((best / optimizer_file).string()));
+        }
+        notify(callbacks, &TrainerCallback::on_train_end, state_);
+        return state_;
+    }
+
+    /// Writes all that `resume` needs to continue with the same bits, and what the callbacks add, as a directory that
+    /// appears complete or not at all. Between steps. Throws NumericError for a parameter that is not finite,
+    /// FileError.
+    void save_checkpoint(const std::filesystem::path& directory, const std::vector<TrainerCallback*>& callbacks = {}) {
+        AtomicDirectory output(directory);
+        json kept = json::object();
+        for (TrainerCallback* callback : callbacks) {
+            callback->on_save(output.path(), kept);
+        }
+        write_optimizer(optimizer_, output.path() / optimizer_file);
+        const DataPosition position = loader_.position();
+        const json state = {{"global_step", state_.step},
+                            {"max_steps", state_.max_steps},
+                            {"epoch", state_.epoch},
+                            {"data_position", {{"epoch", position.epoch}, {"row", position.row}}},
+                            {"micro_batches", micro_batches_},
+                            {"skipped_steps", state_.skipped_steps},
+                            {"skipped_in_a_row", skipped_in_a_row_},
+                            {"best_metric", state_.best_loss ? json(*state_.best_loss) : json()},
+                            {"best_global_step", state_.best_step},
+                            {"evaluated_step", state_.evaluated_step},
+                            {"optimizer_steps", update_counts(optimizer_)},
+                            {"settings", all_settings()},
+                            {"callbacks", kept}};
+        write_atomically(output.path() / trainer_state_file,
+                         state.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+        output.commit();
+    }
+
+    /// Continues from a checkpoint: parameters, optimizer, schedule, position in the data, random numbers, the best
+    /// evaluation and the callbacks are what they were when it was written. Throws OptionError where a setting is
+    /// another than then, and FileError for a checkpoint that is not whole; the trainer is of no use then.
+    void resume(const std::filesystem::path& directory, const std::vector<TrainerCallback*>& callbacks = {}) {
+        JsonReader from = JsonReader::open(directory / trainer_state_file);
+        const auto strings = [](JsonReader object) {
+            RunSettings settings;
+            for (const std::string& key : object.keys()) {
+                settings[key] = object.get_string(key);
+            }
+            return settings;
+        };
+        require_same_settings(directory, strings(from.get_object("settings")), all_settings());
+        state_.step = from.get_integer("global_step", 0);
+        state_.epoch = from.get_number("epoch", 0);
+        JsonReader position = from.get_object("data_position");
+        loader_.seek({position.get_integer("epoch", 0), position.get_integer("row", 0)});
+        micro_batches_ = static_cast<std::uint64_t>(from.get_integer("micro_batches", 0));
+        state_.skipped_steps = from.get_integer("skipped_steps", 0);
+        skipped_in_a_row_ = from.get_integer("skipped_in_a_row", 0);
+        if (from.has("best_metric")) {
+            state_.best_loss = from.get_number("best_metric");
+        }
+        state_.best_step = from.get_integer("best_global_step", 0);
+        state_.evaluated_step = from.get_integer("evaluated_step", -1);
+        std::map<std::string, std::int64_t> counts;
+        JsonReader steps = from.get_object("optimizer_steps");
+        for (const std::string& name : steps.keys()) {
+            counts[name] = steps.get_integer(name, 0);
+        }
+        read_optimizer(optimizer_, SafetensorsFile::open((directory / optimizer_file).string()), counts);
+        JsonReader kept = from.get_object("callbacks");
+        for (TrainerCallback* callback : callbacks) {
+            callback->on_resume(directory, kept);
+        }
+    }
+
+    const TrainerState& state() const { return state_; }
+    std::int64_t steps() const { return state_.step; }
+    std::int64_t skipped_steps() const { return state_.skipped_steps; }
 
   private:
     /// A seed for each micro-batch, from the run's seed and a counter.
@@ -105,7 +238,7 @@ class Trainer {
 
     void watch(const StepMetrics& metrics, const GradientNorm& norm) {
         constexpr int patience = 3;
-        ++skipped_;
+        ++state_.skipped_steps;
         if (++skipped_in_a_row_ < patience) {
             return;
         }
@@ -113,7 +246,60 @@ class Trainer {
                                       ? concat("the gradient of ", optimizer_.name(*norm.first_nonfinite))
                                       : std::string("the loss");
         throw NumericError(concat("training: ", where, " was not finite for ", patience, " steps in a row (loss ",
-                                  metrics.loss, " at step ", steps_ + 1, "); a lower learning rate may help"));
+                                  metrics.loss, " at step ", state_.step + 1, "); a lower learning rate may help"));
+    }
+
+    void check_options() const {
+        if (state_.max_steps < 1) {
+            throw OptionError(concat("trainer: found max_steps ", state_.max_steps, ", expected 1 or more"));
+        }
+        const bool saves = options_.save.ever() || options_.load_best_model_at_end;
+        if (saves && options_.output_dir.empty()) {
+            throw OptionError("trainer: checkpoints are asked for, but no output directory is given");
+        }
+        if (options_.load_best_model_at_end && options_.eval_data == nullptr) {
+            throw OptionError("trainer: the best model is asked for, but no evaluation data is given");
+        }
+    }
+
+    EvaluationMetrics evaluate_now() {
+        return {state_.step, state_.epoch, evaluate<D>(model_, *options_.eval_data, options_.eval_batch_size)};
+    }
+
+    void run_evaluation(const std::vector<TrainerCallback*>& callbacks) {
+        const EvaluationMetrics metrics = evaluate_now();
+        state_.evaluated_step = state_.step;
+        notify(callbacks, &TrainerCallback::on_evaluate, metrics, state_);
+        if (std::isfinite(metrics.loss) && (!state_.best_loss || metrics.loss < *state_.best_loss)) {
+            state_.best_loss = metrics.loss;
+            state_.best_step = state_.step;
+            state_.should_save = state_.should_save || options_.load_best_model_at_end;
+        }
+    }
+
+    template <class Method, class... Arguments>
+    static void notify(const std::vector<TrainerCallback*>& callbacks, Method method, Arguments&&... arguments) {
+        for (TrainerCallback* callback : callbacks) {
+            (callback->*method)(arguments...);
+        }
+    }
+
+    /// The caller's settings, and those that the trainer knows itself, unless the caller's has the name.
+    RunSettings all_settings() const {
+        const AdamWOptions& adamw = optimizer_.options();
+        const auto exact = [](double value) { return json(value).dump(); };
+        RunSettings settings = options_.settings;
+        settings.insert({{"learning-rate", exact(adamw.learning_rate)},
+                         {"adam-beta1", exact(adamw.beta1)},
+                         {"adam-beta2", exact(adamw.beta2)},
+                         {"adam-epsilon", exact(adamw.epsilon)},
+                         {"weight-decay", exact(adamw.weight_decay)},
+                         {"lr-scheduler-type", std::string(name_of(options_.schedule.kind))},
+                         {"warmup-steps", std::to_string(options_.schedule.warmup_steps)},
+                         {"max-steps", std::to_string(state_.max_steps)},
+                         {"max-grad-norm", exact(options_.max_grad_norm)},
+                         {"seed", std::to_string(options_.seed)}});
+        return settings;
     }
 
     const M& model_;
@@ -121,31 +307,9 @@ class Trainer {
     AdamW<C, D>& optimizer_;
     TrainerOptions options_;
     Gradients gradients_;
-    std::int64_t steps_ = 0, skipped_ = 0;
-    int skipped_in_a_row_ = 0;
+    TrainerState state_;
+    std::int64_t skipped_in_a_row_ = 0;
     std::uint64_t micro_batches_ = 0;
 };
-
-/// The mean loss over the supervised tokens of a dataset, without dropout.
-template <DeviceTag D, class M>
-double evaluate(const M& model, const Dataset& data, std::int64_t batch_size) {
-    const NoGrad no_grad;
-    LoaderOptions options;
-    options.batch_size = batch_size;
-    options.shuffle = false;
-    DataLoader loader(data, options);
-    double loss = 0;
-    std::int64_t tokens = 0;
-    for (std::int64_t i = loader.steps_per_epoch(); i > 0; --i) {
-        for (const Batch& batch : loader.next().micro_batches) {
-            loss += static_cast<double>(
-                model
-                    .loss(detail::batch_tensor<D>(batch, batch.input_ids), detail::batch_tensor<D>(batch, batch.labels))
-                    .item());
-            tokens += batch.supervised_tokens;
-        }
-    }
-    return loss / static_cast<double>(std::max<std::int64_t>(1, tokens));
-}
 
 } // namespace lowrank

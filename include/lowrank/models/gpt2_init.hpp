@@ -1,6 +1,7 @@
 // A new GPT-2 with random weights, to be pretrained.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -46,12 +47,35 @@ inline json gpt2_document(const Gpt2Config& c) {
 
 } // namespace detail
 
+/// How the position embeddings of a new model start: at random as GPT-2's do, or as waves of wavelengths from 2π to
+/// n_positions, with the same deviation. Then near positions are alike from the start, and heads that look a few tokens
+/// back are learnt sooner. (Waves: Vaswani et al., 2017, section 3.5.)
+enum class PositionInit { normal, sinusoidal };
+
+namespace detail {
+
+template <class C>
+std::vector<C> position_waves(std::int64_t positions, std::int64_t width, double deviation) {
+    std::vector<C> values(static_cast<std::size_t>(positions * width));
+    const double pi = std::acos(-1.0), longest = std::max(1.0, static_cast<double>(positions) / (2 * pi));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto position = static_cast<double>(static_cast<std::int64_t>(i) / width);
+        const std::int64_t column = static_cast<std::int64_t>(i) % width;
+        const double wave = static_cast<double>(column / 2) / std::max(1.0, static_cast<double>(width / 2 - 1));
+        const double angle = position / std::pow(longest, wave);
+        values[i] = static_cast<C>(deviation * std::sqrt(2.0) * (column % 2 == 0 ? std::sin(angle) : std::cos(angle)));
+    }
+    return values;
+}
+
+} // namespace detail
+
 /// A GPT-2 of these sizes, all of it trainable. Matrices are normal with standard deviation 0.02, those that project
 /// back into the residual stream with 0.02/√(2·n_layer); biases are 0, the norms' weights 1. The same seed gives the
 /// same weights. `config.document` is written anew. Throws OptionError where n_head does not divide n_embd.
 /// Source: Radford et al. 2019, section 2.3, and Transformers' GPT2PreTrainedModel._init_weights.
 template <class T, DeviceTag D = Cpu>
-Gpt2<T, D> new_gpt2(Gpt2Config config, std::uint64_t seed) {
+Gpt2<T, D> new_gpt2(Gpt2Config config, std::uint64_t seed, PositionInit positions = PositionInit::normal) {
     using C = compute_t<T>;
     if (config.n_head < 1 || config.n_embd % config.n_head != 0) {
         throw OptionError(concat("n_head: found ", config.n_head, ", expected a divisor of n_embd, ", config.n_embd));
@@ -60,7 +84,7 @@ Gpt2<T, D> new_gpt2(Gpt2Config config, std::uint64_t seed) {
     Gpt2<T, D> model(config);
     const double residual_scale = 1 / std::sqrt(2 * std::max(1.0, static_cast<double>(config.n_layer)));
     std::uint32_t stream = 0;
-    for_each_parameter(model, [&]<class Field>(const std::string& path, Field& field) {
+    for_each_parameter<C, D>(model, [&]<class Field>(const std::string& path, Field& field) {
         if constexpr (std::is_same_v<Field, WeightSlot<C, D>>) {
             const detail::Gpt2Matrix m = detail::gpt2_matrix(config, path);
             const double deviation = path.ends_with("c_proj.weight") ? 0.02 * residual_scale : 0.02;
@@ -68,6 +92,9 @@ Gpt2<T, D> new_gpt2(Gpt2Config config, std::uint64_t seed) {
             std::vector<C> values(static_cast<std::size_t>(m.out * m.in));
             for (C& value : values) {
                 value = static_cast<C>(deviation * rng.normal());
+            }
+            if (positions == PositionInit::sinusoidal && path.ends_with("wpe.weight")) {
+                values = detail::position_waves<C>(m.out, m.in, deviation);
             }
             const bool out_in = m.orientation == Orientation::out_in;
             field = WeightSlot<C, D>(leaf(Tensor<C, D>::from(values, out_in ? Shape{m.out, m.in} : Shape{m.in, m.out})),

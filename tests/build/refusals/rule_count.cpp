@@ -3,5 +3,6 @@
 #include <lowrank/autograd/record.hpp>
 
 auto f(const lowrank::Tensor<float>& x) {
-    return lowrank::custom_op(x, [](const auto& dy) { return std::make_tuple(dy); }, x, x);
+    return lowrank::custom_op(
+        x, [](const auto& dy) { return std::make_tuple(dy); }, x, x);
 }

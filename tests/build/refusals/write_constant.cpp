@@ -2,4 +2,6 @@
 // Message: discards qualifiers|not marked const|passing 'const
 #include <lowrank/tensor/tensor.hpp>
 
-float* f(const lowrank::Tensor<float>& x) { return x.mutable_data(); }
+float* f(const lowrank::Tensor<float>& x) {
+    return x.mutable_data();
+}

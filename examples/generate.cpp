@@ -156,7 +156,7 @@ int main(int argc, char** argv) {
     app.add_option("--input", options.input, "input that goes with --instruction");
     app.add_option("--max-new-tokens", options.max_new_tokens, "most tokens to generate")
         ->check(number<std::int64_t>(0));
-    app.add_option("--temperature", options.sampler.temperature, "below 1 is bolder, above 1 more varied")
+    app.add_option("--temperature", options.sampler.temperature, "below 1 the likely tokens gain, above 1 the others")
         ->check(number(0.0));
     app.add_option("--top-k", options.sampler.top_k, "draw among the k most likely tokens; 0: all")
         ->check(number<std::int64_t>(0));

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -14,6 +15,18 @@
 #include "lowrank/io/near_matches.hpp"
 
 namespace examples {
+
+/// Names of options, without dashes, and their values as a file has them.
+using NamedValues = std::vector<std::pair<std::string, std::string>>;
+
+/// The lines of a file with these.
+inline std::string config_text(const NamedValues& values) {
+    std::string text;
+    for (const auto& [name, value] : values) {
+        text += name + " = " + value + "\n";
+    }
+    return text;
+}
 
 /// Lines that are valid TOML and INI alike: `r = 8`, `bias = "none"`, `target-modules = ["c_attn", "c_proj"]`. Strings
 /// may go without quotes; `#` begins a comment. A name that no option has is refused, and so is one given twice.
@@ -58,11 +71,13 @@ class ConfigFile : public CLI::Config {
         return items;
     }
 
-    std::string to_config(const CLI::App*, bool, bool, std::string) const override { return write({}); }
+    std::string to_config(const CLI::App*, bool, bool, std::string) const override {
+        return config_text(in_effect({}));
+    }
 
     /// The options as they are in effect, without those of `left_out` and empty ones.
-    std::string write(const std::vector<std::string>& left_out) const {
-        std::string text;
+    NamedValues in_effect(const std::vector<std::string>& left_out) const {
+        NamedValues values;
         for (const CLI::Option* option : app_.get_options()) {
             const std::string name = option->get_name();
             const bool is_flag = option->get_expected_min() == 0;
@@ -74,20 +89,20 @@ class ConfigFile : public CLI::Config {
                 (found.empty() && !is_flag)) {
                 continue;
             }
-            text += name.substr(2) + " = ";
+            std::string value;
             if (is_flag) {
-                text += found.empty() ? "false" : found.back();
+                value = found.empty() ? "false" : found.back();
             } else if (option->get_expected_max() == 1) {
-                text += quoted(found.back());
+                value = quoted(found.back());
             } else {
                 for (std::size_t i = 0; i < found.size(); ++i) {
-                    text += (i == 0 ? "[" : ", ") + quoted(found[i]);
+                    value += (i == 0 ? "[" : ", ") + quoted(found[i]);
                 }
-                text += "]";
+                value += "]";
             }
-            text += "\n";
+            values.emplace_back(name.substr(2), value);
         }
-        return text;
+        return values;
     }
 
   private:

@@ -80,15 +80,9 @@ std::size_t exact(const std::vector<Task>& tasks, const std::vector<std::string>
 
 /// Trains the adapter, telling how the loss falls. Returns the seconds that it took.
 double train(examples::Model& model, const Dataset& data, const Options& options) {
-    ParameterGroup<float> trained;
-    for (const auto& tensor : trainable_tensors<float, Cpu>(model)) {
-        trained.parameters.push_back(tensor.values);
-        trained.names.push_back(tensor.name);
-    }
     DataLoader loader(data, options.loader);
-    const auto steps =
-        std::max<std::int64_t>(1, std::llround(options.num_train_epochs * double(loader.steps_per_epoch())));
-    AdamW<float> optimizer({trained}, options.adamw);
+    const std::int64_t steps = steps_for_epochs(loader, options.num_train_epochs);
+    AdamW<float> optimizer({trained_group<float>(model)}, options.adamw);
     TrainerOptions settings;
     settings.schedule = {ScheduleKind::cosine, warmup_step_count(steps, 0, 0.1), steps};
     settings.seed = options.loader.seed;

@@ -14,8 +14,8 @@
 #include "lowrank/optim/loraplus.hpp"
 #include "lowrank/train/early_stopping.hpp"
 #include "lowrank/train/fingerprint.hpp"
-#include "lowrank/train/interrupt.hpp"
 #include "lowrank/train/progress.hpp"
+#include "lowrank/train/stop_on_interrupt.hpp"
 #include "lowrank/train/trainer.hpp"
 #include "lowrank/train/watchdog.hpp"
 #include "reports.hpp"
@@ -61,11 +61,7 @@ std::string model_name(const Options& options) {
 
 /// One group, or with --loraplus-lr-ratio those of LoRA+.
 std::vector<ParameterGroup<float>> parameter_groups(examples::Model& model, const Options& options) {
-    ParameterGroup<float> all;
-    for (const auto& tensor : trainable_tensors<float, Cpu>(model)) {
-        all.parameters.push_back(tensor.values);
-        all.names.push_back(tensor.name);
-    }
+    ParameterGroup<float> all = trained_group<float>(model);
     if (options.loraplus_lr_ratio == 0) {
         return {all};
     }
@@ -87,7 +83,7 @@ void save_trained(examples::Model& model, const LoraConfig& config, const Option
     reader.save_template(directory);
 }
 
-/// Evaluations on standard output, an end by Ctrl-C, and in each checkpoint what the output will hold.
+/// Evaluations on standard output, and in each checkpoint what the output will hold.
 class Session : public TrainerCallback {
   public:
     Session(examples::Model& model, const LoraConfig& config, const Options& options,
@@ -97,8 +93,6 @@ class Session : public TrainerCallback {
           options_(options),
           reader_(reader) {}
 
-    void on_train_begin(TrainerState& state) override { on_interrupt(state); }
-    void on_step_end(const StepMetrics&, TrainerState& state) override { on_interrupt(state); }
     void on_evaluate(const EvaluationMetrics& m, TrainerState&) override {
         examples::say(stdout, "step {}  eval_loss {:.4f}  perplexity {:.3f}\n", m.step, m.loss, m.perplexity());
     }
@@ -106,44 +100,28 @@ class Session : public TrainerCallback {
         save_trained(model_, config_, options_, reader_, directory);
     }
 
-    bool interrupted() const { return interrupt_.requested(); }
-
   private:
-    void on_interrupt(TrainerState& state) const { state.should_stop = state.should_stop || interrupted(); }
-
     examples::Model& model_;
     const LoraConfig& config_;
     const Options& options_;
     const examples::DataReader& reader_;
-    InterruptGuard interrupt_;
 };
 
 /// The options in effect that finetune.toml repeats.
-std::string effective_options(const Options& options, const examples::Program& app) {
+examples::NamedValues effective_options(const Options& options, const examples::Program& app) {
     std::vector<std::string> left_out = examples::options_without_effect(options);
     left_out.insert(left_out.end(), {"--overwrite-output-dir", "--resume"}); // leave for one run is not for the next
     if (!options.init_adapter.empty() && app.count("--lora-dropout") == 0) {
         left_out.push_back("--lora-dropout"); // the adapter's own
     }
-    return examples::ConfigFile(app).write(left_out);
-}
-
-/// The lines `name = value` of finetune.toml.
-std::vector<std::pair<std::string, std::string>> named_options(const std::string& text) {
-    std::vector<std::pair<std::string, std::string>> named;
-    for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t end = text.find('\n', begin), equals = text.find(" = ", begin);
-        named.emplace_back(text.substr(begin, equals - begin), text.substr(equals + 3, end - equals - 3));
-        begin = end + 1;
-    }
-    return named;
+    return examples::ConfigFile(app).in_effect(left_out);
 }
 
 /// What a resumed run must have in common with its beginning. Files count by what is in them, not by their names.
 RunSettings run_settings(const Options& options, const examples::Program& app, const LoraConfig& config,
                          const Dataset& data, const std::optional<Dataset>& eval_data) {
     RunSettings settings;
-    for (const auto& [name, value] : named_options(effective_options(options, app))) {
+    for (const auto& [name, value] : effective_options(options, app)) {
         settings[name] = value;
     }
     for (const char* name :
@@ -245,7 +223,8 @@ int finetune(Options& options, const examples::Program& app) {
         examples::say(stderr, "warning: {}\n", message);
     });
     Session session(model, config, options, reader);
-    std::vector<TrainerCallback*> callbacks = {&progress, &session};
+    StopOnInterrupt interrupt;
+    std::vector<TrainerCallback*> callbacks = {&progress, &interrupt, &session};
     if (options.early_stopping_patience > 0) {
         callbacks.push_back(&early_stopping);
     }
@@ -278,15 +257,15 @@ int finetune(Options& options, const examples::Program& app) {
     const std::filesystem::path place(options.output);
     AtomicDirectory output(beside ? place / examples::staging : place);
     save_trained(model, config, options, reader, output.path());
-    const std::string toml = effective_options(options, app);
-    reports.write(output.path(), named_options(toml), trainer.state());
-    write_atomically(output.path() / "finetune.toml", toml);
+    const examples::NamedValues in_effect = effective_options(options, app);
+    reports.write(output.path(), in_effect, trainer.state());
+    write_atomically(output.path() / "finetune.toml", examples::config_text(in_effect));
     if (beside) {
         move_files(output.path(), options.output);
     } else {
         output.commit();
     }
-    std::string how = session.interrupted() ? "interrupted, saved" : "saved";
+    std::string how = interrupt.interrupted() ? "interrupted, saved" : "saved";
     if (options.early_stopping_patience > 0 && early_stopping.stopped()) {
         how = "stopped early, saved";
     }
@@ -297,7 +276,7 @@ int finetune(Options& options, const examples::Program& app) {
                   trainer.skipped_steps() > 0 ? fmt::format(" ({} skipped)", trainer.skipped_steps()) : "",
                   options.output);
     reports.require_complete();
-    return session.interrupted() ? 130 : 0;
+    return interrupt.interrupted() ? 130 : 0;
 }
 
 void add_options(CLI::App& app, Options& o) {

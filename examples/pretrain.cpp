@@ -8,8 +8,9 @@
 #include "lowrank/io/atomic_directory.hpp"
 #include "lowrank/models/gpt2_init.hpp"
 #include "lowrank/text/write_tokenizer.hpp"
-#include "lowrank/train/interrupt.hpp"
+#include "lowrank/train/history.hpp"
 #include "lowrank/train/progress.hpp"
+#include "lowrank/train/stop_on_interrupt.hpp"
 #include "lowrank/train/trainer.hpp"
 
 using namespace lowrank;
@@ -128,10 +129,7 @@ int pretrain(Options& options, const examples::Program& app) {
                         options.position_init == "normal" ? PositionInit::normal : PositionInit::sinusoidal);
     DataLoader loader(data, options.loader);
     const std::int64_t steps =
-        options.max_steps > 0
-            ? options.max_steps
-            : std::max<std::int64_t>(
-                  1, std::llround(std::ceil(options.num_train_epochs * static_cast<double>(loader.steps_per_epoch()))));
+        options.max_steps > 0 ? options.max_steps : steps_for_epochs(loader, options.num_train_epochs);
     examples::say(stdout, "{} documents in {} rows, {} tokens in the vocabulary, {} parameters, {} steps\n",
                   documents.size(), data.size(), tokenizer.vocab_size(), count_parameters<float, Cpu>(model).all,
                   steps);
@@ -139,37 +137,33 @@ int pretrain(Options& options, const examples::Program& app) {
     TrainerOptions trainer_options;
     trainer_options.schedule = {schedule_from_name(options.scheduler),
                                 warmup_step_count(steps, options.warmup_steps, options.warmup_ratio), steps};
+    trainer_options.max_steps = steps;
     trainer_options.max_grad_norm = options.max_grad_norm;
     trainer_options.seed = options.loader.seed;
     Trainer<float, Cpu, examples::Model> trainer(model, loader, optimizer, trainer_options);
 
     { AtomicDirectory trial(options.output); } // what cannot be written should be known before training
     Progress progress(steps, options.logging_steps);
-    const InterruptGuard interrupt;
-    std::string log;
-    while (trainer.steps() < steps && !interrupt.requested()) {
-        const StepMetrics metrics = trainer.step();
-        progress.show(metrics);
-        if (metrics.step % options.logging_steps == 0 || metrics.step == 1 || metrics.step == steps) {
-            log += metrics_line(metrics) + "\n";
-        }
-    }
-    progress.finish();
+    MetricsHistory history(options.logging_steps);
+    StopOnInterrupt interrupt;
+    trainer.train({&progress, &history, &interrupt});
     if (eval_data) {
         const double loss = evaluate<Cpu>(model, *eval_data, options.loader.batch_size);
         examples::say(stdout, "eval_loss {:.4f}  perplexity {:.3f}\n", loss, std::exp(loss));
-        log += metrics_line(EvaluationMetrics{trainer.steps(), trainer.state().epoch, loss}) + "\n";
+        TrainerState state = trainer.state();
+        history.on_evaluate({state.step, state.epoch, loss}, state);
     }
 
     AtomicDirectory output(options.output);
     save_gpt2(model, output.path());
     write_tokenizer(vocabulary, options.model.n_positions, output.path());
-    write_atomically(output.path() / "metrics.jsonl", log);
-    write_atomically(output.path() / "pretrain.toml", examples::ConfigFile(app).write({"--overwrite-output-dir"}));
+    write_atomically(output.path() / MetricsHistory::file_name, history.lines());
+    write_atomically(output.path() / "pretrain.toml",
+                     examples::config_text(examples::ConfigFile(app).in_effect({"--overwrite-output-dir"})));
     output.commit();
-    examples::say(stdout, "{} after {} of {} steps: {}\n", interrupt.requested() ? "interrupted, saved" : "saved",
+    examples::say(stdout, "{} after {} of {} steps: {}\n", interrupt.interrupted() ? "interrupted, saved" : "saved",
                   trainer.steps(), steps, options.output);
-    return interrupt.requested() ? 130 : 0;
+    return interrupt.interrupted() ? 130 : 0;
 }
 
 void add_options(CLI::App& app, Options& o) {

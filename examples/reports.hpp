@@ -63,7 +63,7 @@ class Reports {
     }
 
     /// metrics.jsonl, and what --report-to asks for.
-    void write(const std::filesystem::path& directory, const std::vector<std::pair<std::string, std::string>>& settings,
+    void write(const std::filesystem::path& directory, const NamedValues& settings,
                const lowrank::TrainerState& state) const {
         lowrank::write_atomically(directory / lowrank::MetricsHistory::file_name, history_.lines());
         if (wants("csv")) {
@@ -98,8 +98,7 @@ class Reports {
         return texts;
     }
 
-    std::string page(const std::vector<std::pair<std::string, std::string>>& settings,
-                     const lowrank::TrainerState& state) const {
+    std::string page(const NamedValues& settings, const lowrank::TrainerState& state) const {
         lowrank::ReportContent content;
         content.title = title_;
         content.settings = settings;

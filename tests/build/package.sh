@@ -36,11 +36,15 @@ if (try find_package ON -DCMAKE_PREFIX_PATH="$folder/prefix" -DCMAKE_DISABLE_FIN
 fi
 tr -s '[:space:]' ' ' <"$folder/refused" | grep -q 'apt-get install nlohmann-json3-dev' || { cat "$folder/refused"; exit 1; }
 
+# A library without files can be configured, to be installed.
+cmake -S "$source" -B "$folder/without" -DCMAKE_CXX_COMPILER="$compiler" -DLOWRANK_FILES=OFF -DLOWRANK_TESTS=OFF \
+    -DLOWRANK_EXAMPLES=OFF >"$folder/log" 2>&1 || { cat "$folder/log"; exit 1; }
+
 # The library in one header.
-awk -v root="$source/include" -f "$source/include/lowrank/cmake/amalgamate.awk" "$source/include/lowrank/lowrank.hpp" \
-    >"$folder/lowrank.hpp"
+cmake --build "$build" --target lowrank_single_header >"$folder/log" || { cat "$folder/log"; exit 1; }
+single=$build/single
 printf '#include "lowrank.hpp"\nint main() { return lowrank::Tensor<float>::zeros({2}).item(); }\n' >"$folder/single.cpp"
-"$compiler" -std=c++20 -Wall -Wextra -Werror -fsyntax-only "$folder/single.cpp"
-! grep -q '#include "' "$folder/lowrank.hpp"
-echo "one header: $(wc -l <"$folder/lowrank.hpp") lines compile"
+"$compiler" -std=c++20 -Wall -Wextra -Werror -fsyntax-only -I"$single" "$folder/single.cpp"
+! grep -q '#include "' "$single/lowrank.hpp"
+echo "one header: $(wc -l <"$single/lowrank.hpp") lines compile"
 rm -rf "$folder"

@@ -17,6 +17,7 @@
 #include "lowrank/adapters/lora_config.hpp"
 #include "lowrank/core/random.hpp"
 #include "lowrank/nn/embedding.hpp"
+#include "lowrank/nn/initialize.hpp"
 #include "lowrank/nn/module.hpp"
 #include "lowrank/nn/parameters.hpp"
 
@@ -29,15 +30,6 @@ struct LoraValues {
 };
 
 namespace detail {
-
-template <class C, DeviceTag D, class Draw>
-Tensor<C, D> drawn(const Shape& shape, const Draw& draw) {
-    std::vector<C> values(static_cast<std::size_t>(numel(shape)));
-    for (C& value : values) {
-        value = static_cast<C>(draw());
-    }
-    return Tensor<C, D>::from(values, shape);
-}
 
 /// Starting factors as PEFT draws them: A ~ U(±1/√in) (kaiming with a = √5) or N(0, 1/r), B = 0 or U(±1/√r).
 template <class C, DeviceTag D>
@@ -153,9 +145,10 @@ std::vector<std::string> target_paths(M& model, const LoraConfig& config) {
 /// matrix.
 template <class T, DeviceTag D, Module M>
 void check_modules_to_save(M& model, const LoraConfig& config) {
+    const std::vector<FieldRef> fields = fields_of(model);
     for (const std::string& name : config.modules_to_save) {
         bool found = false;
-        for (const FieldRef& field : fields_of(model)) {
+        for (const FieldRef& field : fields) {
             const std::string& path = field.path();
             if (field.is_module()) {
                 found = found || detail::is_named({name}, path);

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <concepts>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <queue>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -66,26 +67,17 @@ class Rule {
   public:
     Rule() = default;
     template <class F>
-    explicit Rule(F&& callable)
-        : callable_(new std::decay_t<F>(std::forward<F>(callable))),
-          call_([](void* f, const Tensor<T, D>& dy) { (*static_cast<std::decay_t<F>*>(f))(dy); }),
-          free_([](void* f) { delete static_cast<std::decay_t<F>*>(f); }) {}
-    Rule(const Rule&) = delete;
-    Rule& operator=(const Rule&) = delete;
-    ~Rule() { reset(); }
+    requires(!std::same_as<std::decay_t<F>, Rule>) explicit Rule(F&& callable)
+        : callable_(new std::decay_t<F>(std::forward<F>(callable)),
+                    [](void* f) { delete static_cast<std::decay_t<F>*>(f); }),
+          call_([](void* f, const Tensor<T, D>& dy) { (*static_cast<std::decay_t<F>*>(f))(dy); }) {}
 
     explicit operator bool() const { return callable_ != nullptr; }
-    void operator()(const Tensor<T, D>& dy) const { call_(callable_, dy); }
-    void reset() {
-        if (callable_ != nullptr) {
-            free_(std::exchange(callable_, nullptr));
-        }
-    }
+    void operator()(const Tensor<T, D>& dy) const { call_(callable_.get(), dy); }
 
   private:
-    void* callable_ = nullptr;
+    std::unique_ptr<void, void (*)(void*)> callable_{nullptr, nullptr};
     void (*call_)(void*, const Tensor<T, D>&) = nullptr;
-    void (*free_)(void*) = nullptr;
 };
 
 /// A node whose value is a Tensor<T, D>.
@@ -100,8 +92,9 @@ struct TensorNode final : Node {
         if (!rule) {
             throw AutogradError("backward: this part of the graph was freed by an earlier backward");
         }
-        rule(std::exchange(gradient, {}));
-        rule.reset();
+        const Tensor<T, D> dy = std::exchange(gradient, {});
+        const Rule<T, D> taken = std::exchange(rule, {}); // freed even where it throws
+        taken(dy);
     }
 
     Tensor<T, D> gradient; // what has been collected during a backward

@@ -160,4 +160,14 @@ concept Floating = std::same_as<T, float> || std::same_as<T, double> || std::sam
 template <class T>
 using compute_t = typename detail::ComputeType<T>::type;
 
+/// Converts between element types; 16-bit ones pass through float.
+template <class To, class From>
+constexpr To convert(From value) {
+    if constexpr (std::same_as<To, From>) {
+        return value;
+    } else {
+        return static_cast<To>(static_cast<compute_t<To>>(static_cast<compute_t<From>>(value)));
+    }
+}
+
 } // namespace lowrank

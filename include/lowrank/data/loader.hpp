@@ -77,7 +77,8 @@ class DataLoader {
     Step next() {
         Prepared prepared = ahead_.valid() ? ahead_.get() : prepare(*data_, options_, rows_, cursor_);
         cursor_ = std::move(prepared.behind);
-        ahead_ = std::async(&DataLoader::prepare, std::cref(*data_), options_, rows_, cursor_).share();
+        ahead_ =
+            std::async(std::launch::async, &DataLoader::prepare, std::cref(*data_), options_, rows_, cursor_).share();
         return std::move(prepared.step);
     }
 

@@ -70,7 +70,7 @@ Tensor<C, D> load_values(const TensorEntry& entry, const Shape& expected) {
         }
         std::vector<C> values(stored.size());
         for (std::size_t i = 0; i < stored.size(); ++i) {
-            values[i] = static_cast<C>(static_cast<compute_t<S>>(stored[i]));
+            values[i] = convert<C>(stored[i]);
         }
         return Tensor<C, D>::from(values, expected);
     });

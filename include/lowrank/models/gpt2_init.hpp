@@ -10,6 +10,7 @@
 
 #include "lowrank/core/random.hpp"
 #include "lowrank/models/gpt2_checkpoint.hpp"
+#include "lowrank/nn/initialize.hpp"
 
 namespace lowrank {
 
@@ -88,21 +89,15 @@ Gpt2<T, D> new_gpt2(Gpt2Config config, std::uint64_t seed, PositionInit position
         if constexpr (std::is_same_v<Field, WeightSlot<C, D>>) {
             const detail::Gpt2Matrix m = detail::gpt2_matrix(config, path);
             const double deviation = path.ends_with("c_proj.weight") ? 0.02 * residual_scale : 0.02;
+            const Shape shape = m.orientation == Orientation::out_in ? Shape{m.out, m.in} : Shape{m.in, m.out};
             Rng rng(seed, stream++);
-            std::vector<C> values(static_cast<std::size_t>(m.out * m.in));
-            for (C& value : values) {
-                value = static_cast<C>(deviation * rng.normal());
-            }
-            if (positions == PositionInit::sinusoidal && path.ends_with("wpe.weight")) {
-                values = detail::position_waves<C>(m.out, m.in, deviation);
-            }
-            const bool out_in = m.orientation == Orientation::out_in;
-            field = WeightSlot<C, D>(leaf(Tensor<C, D>::from(values, out_in ? Shape{m.out, m.in} : Shape{m.in, m.out})),
-                                     m.orientation);
+            const bool waves = positions == PositionInit::sinusoidal && path.ends_with("wpe.weight");
+            field = WeightSlot<C, D>(
+                waves ? leaf(Tensor<C, D>::from(detail::position_waves<C>(m.out, m.in, deviation), shape))
+                      : normal_parameter<C, D>(shape, deviation, rng),
+                m.orientation);
         } else if (path != "lm_head.bias") { // GPT-2's head has none
-            const std::vector<C> values(static_cast<std::size_t>(detail::gpt2_vector(config, path)),
-                                        path.ends_with(".weight") ? C(1) : C(0));
-            field = leaf(Tensor<C, D>::from(values, {static_cast<std::int64_t>(values.size())}));
+            field = constant_parameter<C, D>({detail::gpt2_vector(config, path)}, path.ends_with(".weight") ? 1 : 0);
         }
     });
     return model;

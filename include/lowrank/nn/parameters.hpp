@@ -20,6 +20,16 @@ std::vector<FieldRef> fields_and_self(M& model) {
     return fields;
 }
 
+/// Calls `visit(name, values)` for each tensor of a field's adapter, where it is a layer that has one.
+template <class T, DeviceTag D, class Visit>
+void for_each_adapter_tensor(const FieldRef& field, const Visit& visit) {
+    if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
+        layer->adapter->parameters([&](const std::string& name, Tensor<compute_t<T>, D>& values) {
+            visit(join_path(field.path(), name), values);
+        });
+    }
+}
+
 } // namespace detail
 
 /// A trained tensor and its name: the path of a base parameter, or of an adapter's ("….c_attn.lora_A.weight").
@@ -36,11 +46,9 @@ std::vector<NamedTensor<compute_t<T>, D>> trainable_tensors(M& model) {
     using C = compute_t<T>;
     std::vector<NamedTensor<C, D>> tensors;
     for (const FieldRef& field : detail::fields_and_self(model)) {
-        if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
-            layer->adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
-                tensors.push_back({detail::join_path(field.path(), name), values});
-            });
-        }
+        detail::for_each_adapter_tensor<T, D>(field, [&](const std::string& name, const Tensor<C, D>& values) {
+            tensors.push_back({name, values});
+        });
         const auto* slot = field.get<WeightSlot<C, D>>();
         const auto* vector = field.get<Tensor<C, D>>();
         const Tensor<C, D> values = slot ? trained_values(*slot) : vector ? trained_values(*vector) : Tensor<C, D>();
@@ -62,7 +70,7 @@ std::vector<Tensor<compute_t<T>, D>> trained_parameters(M& model) {
 }
 
 /// A line for each parameter: its path, its shape, and what it is: "trained", "constant", or how a frozen matrix is
-/// stored ("BF16"); a layer's adapter follows the layer's parameters.
+/// stored ("BF16"); a layer's adapter comes before the layer's own parameters.
 template <class T, DeviceTag D = Cpu, Module M>
 std::string parameter_table(M& model) {
     using C = compute_t<T>;
@@ -76,11 +84,7 @@ std::string parameter_table(M& model) {
         }
     };
     for (const FieldRef& field : detail::fields_and_self(model)) {
-        if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
-            layer->adapter->parameters([&](const std::string& name, Tensor<C, D>& values) {
-                add_values(detail::join_path(field.path(), name), values);
-            });
-        }
+        detail::for_each_adapter_tensor<T, D>(field, add_values);
         if (const auto* values = field.get<Tensor<C, D>>()) {
             add_values(field.path(), *values);
         } else if (const auto* slot = field.get<WeightSlot<C, D>>()) {

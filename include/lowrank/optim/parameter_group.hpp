@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "lowrank/nn/parameters.hpp"
 #include "lowrank/tensor/tensor.hpp"
 
 namespace lowrank {
@@ -27,5 +28,16 @@ struct ParameterGroup {
           learning_rate_scale(learning_rate_scale),
           weight_decay(weight_decay) {}
 };
+
+/// Everything that is trained in a model, with its names, as one group.
+template <class T, DeviceTag D = Cpu, Module M>
+ParameterGroup<compute_t<T>, D> trained_group(M& model) {
+    ParameterGroup<compute_t<T>, D> group;
+    for (const NamedTensor<compute_t<T>, D>& tensor : trainable_tensors<T, D>(model)) {
+        group.parameters.push_back(tensor.values);
+        group.names.push_back(tensor.name);
+    }
+    return group;
+}
 
 } // namespace lowrank

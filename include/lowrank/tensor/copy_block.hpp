@@ -2,22 +2,11 @@
 #pragma once
 
 #include <algorithm>
-#include <concepts>
 #include <cstdint>
 
 #include "lowrank/core/scalar.hpp"
 
 namespace lowrank {
-
-/// Converts between element types; 16-bit ones pass through float.
-template <class To, class From>
-constexpr To convert(From value) {
-    if constexpr (std::same_as<To, From>) {
-        return value;
-    } else {
-        return static_cast<To>(static_cast<compute_t<To>>(static_cast<compute_t<From>>(value)));
-    }
-}
 
 /// Element (r, c) of a `rows` × `columns` block is read from from[r · from_row + c] and written, converted, to
 /// to[r · to_row + c · to_column]. A source whose rows become columns is read by lines of memory, so that the lines

@@ -32,7 +32,7 @@ class Progress : public TrainerCallback {
     void show(const StepMetrics& m) {
         ++shown_;
         tokens_ += m.tokens;
-        if (!live_ && m.step % every_ != 0 && m.step != total_ && m.step != 1) {
+        if (!live_ && !is_logged(m.step, every_, total_)) {
             return;
         }
         const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();

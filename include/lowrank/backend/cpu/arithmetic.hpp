@@ -10,7 +10,6 @@
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/memory.hpp"
-#include "lowrank/tensor/copy_block.hpp"
 
 namespace lowrank {
 

@@ -29,16 +29,6 @@ struct RowCentered {
     }
 };
 
-template <class Term>
-struct RowSquare {
-    Term term;
-    template <class V, bool Whole>
-    LOWRANK_INLINE V operator()(const RowStep<V, Whole>& step) const {
-        const V value = term(step);
-        return value * value;
-    }
-};
-
 /// y = centered · rstd · weight + bias.
 template <class T, class S>
 struct LayerNormStep {

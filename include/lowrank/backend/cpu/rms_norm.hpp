@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "lowrank/backend/cpu/columns.hpp"
-#include "lowrank/backend/cpu/layer_norm.hpp"
 #include "lowrank/backend/cpu/rows.hpp"
 #include "lowrank/core/device.hpp"
 

@@ -140,6 +140,16 @@ struct RowProduct {
     }
 };
 
+template <class Term>
+struct RowSquare {
+    Term term;
+    template <class V, bool Whole>
+    LOWRANK_INLINE V operator()(const RowStep<V, Whole>& step) const {
+        const V value = term(step);
+        return value * value;
+    }
+};
+
 /// Σ a·b over a row, in double.
 struct RowDot {
     template <int Width, class A, class B>

@@ -3,12 +3,17 @@
 #include <algorithm>
 #include <chrono>
 
-#include "common.hpp"
+#include "lowrank/adapters/peft_files.hpp"
 #include "lowrank/data/load.hpp"
 #include "lowrank/generate/generate.hpp"
 #include "lowrank/io/atomic_directory.hpp"
 #include "lowrank/text/load_tokenizer.hpp"
 #include "lowrank/train/trainer.hpp"
+#include "model.hpp"
+#include "number.hpp"
+#include "output.hpp"
+#include "program.hpp"
+#include "say.hpp"
 
 using namespace lowrank;
 

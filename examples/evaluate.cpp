@@ -3,11 +3,17 @@
 #include <cmath>
 #include <map>
 
+#include <fmt/ranges.h>
+
 #include "data_options.hpp"
 #include "lowrank/io/tensor_source.hpp"
 #include "lowrank/train/bleu.hpp"
 #include "lowrank/train/evaluate.hpp"
+#include "model.hpp"
+#include "number.hpp"
+#include "program.hpp"
 #include "samples.hpp"
+#include "say.hpp"
 
 using namespace lowrank;
 

@@ -6,11 +6,13 @@
 #include <optional>
 
 #include "adapter_options.hpp"
-#include "common.hpp"
+#include "config_file.hpp"
 #include "data_options.hpp"
+#include "lowrank/adapters/peft_files.hpp"
 #include "lowrank/data/order.hpp"
 #include "lowrank/data/packing.hpp"
 #include "lowrank/io/atomic_directory.hpp"
+#include "lowrank/models/gpt2_checkpoint.hpp"
 #include "lowrank/optim/loraplus.hpp"
 #include "lowrank/train/early_stopping.hpp"
 #include "lowrank/train/fingerprint.hpp"
@@ -18,8 +20,13 @@
 #include "lowrank/train/stop_on_interrupt.hpp"
 #include "lowrank/train/trainer.hpp"
 #include "lowrank/train/watchdog.hpp"
+#include "model.hpp"
+#include "number.hpp"
+#include "output.hpp"
+#include "program.hpp"
 #include "reports.hpp"
 #include "run_options.hpp"
+#include "say.hpp"
 
 using namespace lowrank;
 

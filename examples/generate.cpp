@@ -5,7 +5,10 @@
 #include <iostream>
 #include <iterator>
 
-#include "common.hpp"
+#include "model.hpp"
+#include "number.hpp"
+#include "program.hpp"
+#include "say.hpp"
 #include "lowrank/generate/generate.hpp"
 #include "lowrank/text/load_tokenizer.hpp"
 #include "lowrank/text/stream_decoder.hpp"

@@ -1,8 +1,12 @@
 // merge: puts an adapter into the matrices of its model and writes a model that needs no adapter.
 
 #include "lowrank/adapters/merge.hpp"
-#include "common.hpp"
 #include "lowrank/io/atomic_directory.hpp"
+#include "lowrank/models/gpt2_checkpoint.hpp"
+#include "model.hpp"
+#include "output.hpp"
+#include "program.hpp"
+#include "say.hpp"
 
 using namespace lowrank;
 

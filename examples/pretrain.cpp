@@ -3,15 +3,22 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common.hpp"
+#include "config_file.hpp"
+#include "lowrank/adapters/attach.hpp"
 #include "lowrank/data/tokenize.hpp"
 #include "lowrank/io/atomic_directory.hpp"
+#include "lowrank/models/gpt2_checkpoint.hpp"
 #include "lowrank/models/gpt2_init.hpp"
 #include "lowrank/text/write_tokenizer.hpp"
 #include "lowrank/train/history.hpp"
 #include "lowrank/train/progress.hpp"
 #include "lowrank/train/stop_on_interrupt.hpp"
 #include "lowrank/train/trainer.hpp"
+#include "model.hpp"
+#include "number.hpp"
+#include "output.hpp"
+#include "program.hpp"
+#include "say.hpp"
 
 using namespace lowrank;
 

@@ -2,31 +2,102 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 
 #include "lowrank/core/scalar.hpp"
+#include "lowrank/simd/dispatch.hpp"
+#include "lowrank/simd/memory.hpp"
+#include "lowrank/simd/transpose.hpp"
 
 namespace lowrank {
+namespace detail {
+
+/// What vectors load with conversion.
+template <class From, class To>
+concept VectorConvertible = (std::same_as<To, float> &&
+                             (std::same_as<From, float> || std::same_as<From, bf16> || std::same_as<From, fp16>)) ||
+                            (std::same_as<To, double> && (std::same_as<From, double> || std::same_as<From, float>));
+
+struct CopyRows {
+    template <int Width, class From, class To>
+    LOWRANK_INLINE static void run(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row,
+                                   To* to, std::int64_t to_row) {
+        using V = simd::Vec<To, Width * 4 / int(sizeof(To))>;
+        for (std::int64_t r = 0; r < rows; ++r) {
+            const From* source = from + r * from_row;
+            To* target = to + r * to_row;
+            std::int64_t c = 0;
+            for (; c + V::size <= columns; c += V::size) {
+                simd::store(simd::load<V>(source + c), target + c);
+            }
+            for (; c < columns; ++c) {
+                target[c] = convert<To>(source[c]);
+            }
+        }
+    }
+};
+
+struct TransposeRows {
+    /// Element (r, c) goes to to[c · to_column + r].
+    template <int Width, class From, class To>
+    LOWRANK_INLINE static void run(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row,
+                                   To* to, std::int64_t to_column) {
+        using V = simd::Vec<To, Width * 4 / int(sizeof(To))>;
+        constexpr std::int64_t size = V::size;
+        // The last rows come first: where the target has no gaps, their vectors may run over into the next columns,
+        // which get their values afterwards.
+        for (std::int64_t end = rows; end > 0; end = (end - 1) / size * size) {
+            const std::int64_t begin = (end - 1) / size * size, count = end - begin;
+            std::int64_t c = 0;
+            for (; c + size <= columns; c += size) {
+                V block[V::size];
+#pragma GCC unroll 16
+                for (int i = 0; i < V::size; ++i) {
+                    block[i] = i < count ? simd::load<V>(from + (begin + i) * from_row + c) : V(To(0));
+                }
+                simd::transpose(block);
+                const bool runs_over =
+                    count == size || (rows == to_column && (c + size - 1) * rows + begin + size <= columns * rows);
+#pragma GCC unroll 16
+                for (int i = 0; i < V::size; ++i) {
+                    To* target = to + (c + i) * to_column + begin;
+                    if (runs_over) {
+                        simd::store(block[i], target);
+                    } else {
+                        simd::store(block[i], target, count);
+                    }
+                }
+            }
+            for (; c < columns; ++c) {
+                for (std::int64_t r = begin; r < end; ++r) {
+                    to[c * to_column + r] = convert<To>(from[r * from_row + c]);
+                }
+            }
+        }
+    }
+};
+
+} // namespace detail
 
 /// Element (r, c) of a `rows` × `columns` block is read from from[r · from_row + c] and written, converted, to
-/// to[r · to_row + c · to_column]. A source whose rows become columns is read by lines of memory, so that the lines
-/// which are written stay in the first-level cache.
+/// to[r · to_row + c · to_column]; one of the two is 1. The blocks do not overlap.
 template <class From, class To>
 void copy_block(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row, To* to,
                 std::int64_t to_row, std::int64_t to_column) {
-    if (to_column == 1) {
-        for (std::int64_t r = 0; r < rows; ++r) {
-            std::transform(from + r * from_row, from + r * from_row + columns, to + r * to_row, convert<To, From>);
+    if constexpr (detail::VectorConvertible<From, To>) {
+        if (to_column == 1) {
+            simd::run_for_isa<detail::CopyRows>(rows, columns, from, from_row, to, to_row);
+            return;
         }
-        return;
+        if (to_row == 1) {
+            simd::run_for_isa<detail::TransposeRows>(rows, columns, from, from_row, to, to_column);
+            return;
+        }
     }
-    constexpr std::int64_t line = 64 / std::int64_t(sizeof(From));
-    for (std::int64_t begin = 0; begin < columns; begin += line) {
-        const std::int64_t end = std::min(columns, begin + line);
-        for (std::int64_t r = 0; r < rows; ++r) {
-            for (std::int64_t c = begin; c < end; ++c) {
-                to[r * to_row + c * to_column] = convert<To>(from[r * from_row + c]);
-            }
+    for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t c = 0; c < columns; ++c) {
+            to[r * to_row + c * to_column] = convert<To>(from[r * from_row + c]);
         }
     }
 }

@@ -1,31 +1,17 @@
-// The options of a run's course: evaluations, checkpoints, early ends, resume.
-#pragma once
+#include "run_options.hpp"
 
 #include <algorithm>
-#include <cstdint>
-#include <filesystem>
-#include <optional>
-#include <string>
 #include <vector>
 
-#include "common.hpp"
+#include <fmt/core.h>
+
 #include "lowrank/train/checkpoint.hpp"
+#include "number.hpp"
+#include "say.hpp"
 
 namespace examples {
 
-inline constexpr const char* staging = "final"; // where the output is made ready beside checkpoints
-
-struct RunOptions {
-    std::string resume, eval_strategy = "steps", save_strategy = "steps", loss_watchdog = "warn";
-    std::int64_t eval_steps = 0, save_steps = 0, save_total_limit = 0, early_stopping_patience = 0;
-    double early_stopping_threshold = 0;
-    bool load_best_model_at_end = false;
-
-    /// Whether checkpoints are written.
-    bool saves() const { return save_steps > 0 || save_strategy == "epoch" || load_best_model_at_end; }
-};
-
-inline void add_run_options(CLI::App& app, RunOptions& o) {
+void add_run_options(CLI::App& app, RunOptions& o) {
     app.add_option("--eval-steps", o.eval_steps, "evaluate every n steps too")->check(number<std::int64_t>(0));
 
     app.add_option("--eval-strategy", o.eval_strategy, "evaluate by --eval-steps, or after each epoch")
@@ -50,8 +36,7 @@ inline void add_run_options(CLI::App& app, RunOptions& o) {
         ->check(CLI::IsMember({"warn", "stop", "off"}));
 }
 
-/// Throws OptionError for an option that lacks another; `evaluates` says whether there is evaluation data.
-inline void refuse_contradictions(const RunOptions& options, bool evaluates) {
+void refuse_contradictions(const RunOptions& options, bool evaluates) {
     const auto needs = [](bool given, const char* option, bool there, const char* other) {
         if (given && !there) {
             throw lowrank::OptionError(fmt::format("{} needs {}", option, other));
@@ -66,9 +51,8 @@ inline void refuse_contradictions(const RunOptions& options, bool evaluates) {
     needs(options.save_total_limit > 0, "--save-total-limit", options.saves(), "--save-steps or --save-strategy epoch");
 }
 
-/// The checkpoint that --resume means, or none where a run is to begin. Tidies up after a run that was killed.
-inline std::optional<std::filesystem::path> checkpoint_to_resume(const RunOptions& options, const std::string& output,
-                                                                 const CLI::App& app) {
+std::optional<std::filesystem::path> checkpoint_to_resume(const RunOptions& options, const std::string& output,
+                                                          const CLI::App& app) {
     if (app.count("--resume") == 0) {
         return std::nullopt;
     }

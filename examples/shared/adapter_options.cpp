@@ -1,53 +1,20 @@
-// The options that say what is trained: an adapter and where, or all weights.
-#pragma once
+#include "adapter_options.hpp"
 
 #include <algorithm>
-#include <cstdint>
 #include <limits>
 #include <optional>
-#include <string>
 #include <utility>
-#include <vector>
 
-#include "common.hpp"
+#include <fmt/core.h>
+
 #include "lowrank/adapters/peft_files.hpp"
+#include "number.hpp"
 
 namespace examples {
 
-inline constexpr std::int64_t most_rank = 1 << 20; // what adapter_config.json may hold
+namespace {
 
-struct AdapterOptions {
-    std::string init_adapter, method = "lora", bias = "none", init_lora_weights = "true";
-    lowrank::LoraConfig lora;
-    std::vector<std::string> target_modules, exclude_modules, modules_to_save;
-    std::vector<std::int64_t> layers_to_transform;
-    std::vector<std::string> rank_pattern, alpha_pattern;
-
-    bool trains_all_weights() const { return method == "full"; }
-};
-
-inline void add_adapter_options(CLI::App& app, AdapterOptions& o) {
-    app.add_option("--method", o.method, "what to train")->check(CLI::IsMember({"lora", "dora", "full"}));
-    app.add_option("--init-adapter", o.init_adapter, "continue from this adapter; its config decides");
-    app.add_option("--r", o.lora.r, "rank")->check(number<std::int64_t>(1, most_rank));
-    app.add_option("--lora-alpha", o.lora.lora_alpha, "scale: alpha/r, or alpha/sqrt(r) with --use-rslora")
-        ->check(number(std::numeric_limits<double>::lowest()));
-    app.add_option("--lora-dropout", o.lora.lora_dropout, "dropout before A")->check(number(0.0, 0.999));
-    app.add_flag("--use-rslora", o.lora.use_rslora, "scale by alpha/sqrt(r)");
-    app.add_option("--init-lora-weights", o.init_lora_weights, "true: B = 0; false: random B")
-        ->check(CLI::IsMember({"true", "gaussian", "false"}));
-    app.add_option("--bias", o.bias, "biases to train")->check(CLI::IsMember({"none", "all", "lora_only"}));
-    app.add_option("--target-modules", o.target_modules, "names, all-linear, or a pattern over the whole path")
-        ->delimiter(',');
-    app.add_option("--exclude-modules", o.exclude_modules, "modules to leave out")->delimiter(',');
-    app.add_option("--modules-to-save", o.modules_to_save, "modules to train whole beside the adapters")
-        ->delimiter(',');
-    app.add_option("--layers-to-transform", o.layers_to_transform, "numbers of the layers to adapt")
-        ->delimiter(',')
-        ->check(number<std::int64_t>(0));
-    app.add_option("--rank-pattern", o.rank_pattern, "other ranks: c_proj=4,h.0.attn.c_attn=16")->delimiter(',');
-    app.add_option("--alpha-pattern", o.alpha_pattern, "other alphas, likewise")->delimiter(',');
-}
+constexpr std::int64_t most_rank = 1 << 20; // what adapter_config.json may hold
 
 /// "name=value" entries of a pattern option.
 template <class Value>
@@ -67,7 +34,7 @@ parse_pattern(const std::string& option, const std::vector<std::string>& entries
 }
 
 /// A list of names; a single "all-linear" or a name with characters of a regular expression is a pattern.
-inline std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>& names) {
+std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>& names) {
     if (names.empty()) {
         return std::nullopt;
     }
@@ -78,30 +45,8 @@ inline std::optional<lowrank::ModuleSelection> selection(const std::vector<std::
     return lowrank::ModuleSelection(names);
 }
 
-inline lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name) {
-    lowrank::LoraConfig config = options.lora;
-    config.use_dora = options.method == "dora";
-    config.bias = options.bias == "all"         ? lowrank::BiasMode::all
-                  : options.bias == "lora_only" ? lowrank::BiasMode::lora_only
-                                                : lowrank::BiasMode::none;
-    config.init_lora_weights = options.init_lora_weights == "gaussian" ? lowrank::LoraInit::gaussian
-                               : options.init_lora_weights == "false"  ? lowrank::LoraInit::random
-                                                                       : lowrank::LoraInit::kaiming;
-    config.target_modules = selection(options.target_modules);
-    config.exclude_modules = selection(options.exclude_modules);
-    config.modules_to_save = options.modules_to_save;
-    if (!options.layers_to_transform.empty()) {
-        config.layers_to_transform = options.layers_to_transform;
-    }
-    constexpr double any = std::numeric_limits<double>::max();
-    config.rank_pattern = parse_pattern("--rank-pattern", options.rank_pattern, std::int64_t(1), most_rank);
-    config.alpha_pattern = parse_pattern("--alpha-pattern", options.alpha_pattern, -any, any);
-    config.base_model_name_or_path = base_name;
-    return config;
-}
-
 /// PEFT's rules pass over what matches nothing. On a command line that is a slip, and is refused.
-inline void refuse_idle_choices(Model& model, const AdapterOptions& options, const lowrank::LoraConfig& config) {
+void refuse_idle_choices(Model& model, const AdapterOptions& options, const lowrank::LoraConfig& config) {
     const auto refuse = [](const std::string& option, const std::string& name, const std::string& what) {
         throw lowrank::OptionError(option + ": '" + name + "' matches " + what);
     };
@@ -145,9 +90,55 @@ inline void refuse_idle_choices(Model& model, const AdapterOptions& options, con
     check_pattern("--alpha-pattern", config.alpha_pattern);
 }
 
-/// Makes the model ready for training and returns the adapter's settings, in which the base model has that name.
-inline lowrank::LoraConfig prepare(Model& model, const AdapterOptions& options, const std::string& base_name,
-                                   std::uint64_t seed, const CLI::App& app) {
+} // namespace
+
+void add_adapter_options(CLI::App& app, AdapterOptions& o) {
+    app.add_option("--method", o.method, "what to train")->check(CLI::IsMember({"lora", "dora", "full"}));
+    app.add_option("--init-adapter", o.init_adapter, "continue from this adapter; its config decides");
+    app.add_option("--r", o.lora.r, "rank")->check(number<std::int64_t>(1, most_rank));
+    app.add_option("--lora-alpha", o.lora.lora_alpha, "scale: alpha/r, or alpha/sqrt(r) with --use-rslora")
+        ->check(number(std::numeric_limits<double>::lowest()));
+    app.add_option("--lora-dropout", o.lora.lora_dropout, "dropout before A")->check(number(0.0, 0.999));
+    app.add_flag("--use-rslora", o.lora.use_rslora, "scale by alpha/sqrt(r)");
+    app.add_option("--init-lora-weights", o.init_lora_weights, "true: B = 0; false: random B")
+        ->check(CLI::IsMember({"true", "gaussian", "false"}));
+    app.add_option("--bias", o.bias, "biases to train")->check(CLI::IsMember({"none", "all", "lora_only"}));
+    app.add_option("--target-modules", o.target_modules, "names, all-linear, or a pattern over the whole path")
+        ->delimiter(',');
+    app.add_option("--exclude-modules", o.exclude_modules, "modules to leave out")->delimiter(',');
+    app.add_option("--modules-to-save", o.modules_to_save, "modules to train whole beside the adapters")
+        ->delimiter(',');
+    app.add_option("--layers-to-transform", o.layers_to_transform, "numbers of the layers to adapt")
+        ->delimiter(',')
+        ->check(number<std::int64_t>(0));
+    app.add_option("--rank-pattern", o.rank_pattern, "other ranks: c_proj=4,h.0.attn.c_attn=16")->delimiter(',');
+    app.add_option("--alpha-pattern", o.alpha_pattern, "other alphas, likewise")->delimiter(',');
+}
+
+lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name) {
+    lowrank::LoraConfig config = options.lora;
+    config.use_dora = options.method == "dora";
+    config.bias = options.bias == "all"         ? lowrank::BiasMode::all
+                  : options.bias == "lora_only" ? lowrank::BiasMode::lora_only
+                                                : lowrank::BiasMode::none;
+    config.init_lora_weights = options.init_lora_weights == "gaussian" ? lowrank::LoraInit::gaussian
+                               : options.init_lora_weights == "false"  ? lowrank::LoraInit::random
+                                                                       : lowrank::LoraInit::kaiming;
+    config.target_modules = selection(options.target_modules);
+    config.exclude_modules = selection(options.exclude_modules);
+    config.modules_to_save = options.modules_to_save;
+    if (!options.layers_to_transform.empty()) {
+        config.layers_to_transform = options.layers_to_transform;
+    }
+    constexpr double any = std::numeric_limits<double>::max();
+    config.rank_pattern = parse_pattern("--rank-pattern", options.rank_pattern, std::int64_t(1), most_rank);
+    config.alpha_pattern = parse_pattern("--alpha-pattern", options.alpha_pattern, -any, any);
+    config.base_model_name_or_path = base_name;
+    return config;
+}
+
+lowrank::LoraConfig prepare(Model& model, const AdapterOptions& options, const std::string& base_name,
+                            std::uint64_t seed, const CLI::App& app) {
     if (options.trains_all_weights()) {
         lowrank::for_each_parameter(model,
                                     [](const std::string&, auto& field) { lowrank::set_trainable(field, true); });
@@ -169,8 +160,7 @@ inline lowrank::LoraConfig prepare(Model& model, const AdapterOptions& options, 
     return config;
 }
 
-/// The options that have no say: the file of --init-adapter decides, or --method full has no adapter.
-inline std::vector<std::string> options_without_effect(const AdapterOptions& options) {
+std::vector<std::string> options_without_effect(const AdapterOptions& options) {
     std::vector<std::string> names;
     if (!options.init_adapter.empty() || options.trains_all_weights()) {
         names = {"--r",
@@ -192,8 +182,7 @@ inline std::vector<std::string> options_without_effect(const AdapterOptions& opt
     return names;
 }
 
-/// Throws OptionError for one of them that is given.
-inline void refuse_without_effect(const AdapterOptions& options, const CLI::App& app) {
+void refuse_without_effect(const AdapterOptions& options, const CLI::App& app) {
     for (const std::string& name : options_without_effect(options)) {
         if (app.count(name) > 0) {
             throw lowrank::OptionError(name +

@@ -1,0 +1,40 @@
+// The options that say what is trained: an adapter and where, or all weights.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "lowrank/adapters/lora_config.hpp"
+#include "model.hpp"
+
+namespace examples {
+
+struct AdapterOptions {
+    std::string init_adapter, method = "lora", bias = "none", init_lora_weights = "true";
+    lowrank::LoraConfig lora;
+    std::vector<std::string> target_modules, exclude_modules, modules_to_save;
+    std::vector<std::int64_t> layers_to_transform;
+    std::vector<std::string> rank_pattern, alpha_pattern;
+
+    bool trains_all_weights() const { return method == "full"; }
+};
+
+void add_adapter_options(CLI::App& app, AdapterOptions& o);
+
+/// The settings of the options, for a base model of that name.
+lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name);
+
+/// Makes the model ready for training and returns the adapter's settings, in which the base model has that name.
+lowrank::LoraConfig prepare(Model& model, const AdapterOptions& options, const std::string& base_name,
+                            std::uint64_t seed, const CLI::App& app);
+
+/// The options that have no say: the file of --init-adapter decides, or --method full has no adapter.
+std::vector<std::string> options_without_effect(const AdapterOptions& options);
+
+/// Throws OptionError for one of them that is given.
+void refuse_without_effect(const AdapterOptions& options, const CLI::App& app);
+
+} // namespace examples

@@ -6,6 +6,7 @@
 
 #include "lowrank/autograd/gradient_check.hpp"
 #include "lowrank/ops/matmul.hpp"
+#include "lowrank/ops/views.hpp"
 #include "random_tensor.hpp"
 #include "reference.hpp"
 
@@ -61,8 +62,8 @@ TEST_CASE("sizes around every edge of the blocks") {
         for (const std::int64_t k : {1, 256, 257}) {
             for (const std::int64_t n : {1, 16, 17, 32, 33, 129}) {
                 const auto a = random_tensor<float>({m, k}, rng), b = random_tensor<float>({n, k}, rng);
-                const auto y = matmul(a, transpose(b, 0, 1)).to_vector();
                 const auto expected = naive(a, transpose(b, 0, 1));
+                const auto y = matmul(a, transpose(b, 0, 1)).to_vector();
                 double worst = 0;
                 for (std::size_t i = 0; i < y.size(); ++i) {
                     worst = std::max(worst, std::abs(y[i] - expected[i]));
@@ -71,7 +72,22 @@ TEST_CASE("sizes around every edge of the blocks") {
                 CAPTURE(k);
                 CAPTURE(n);
                 CHECK(worst < 1e-4);
+                CHECK(matmul(a, contiguous(transpose(b, 0, 1))).to_vector() == y); // however b lies in memory
             }
+        }
+    }
+}
+
+TEST_CASE("a row's bits do not depend on the rows beside it") {
+    Rng rng(4);
+    for (const std::int64_t n : {5, 40, 999}) {
+        const auto a = random_tensor<float>({40, 300}, rng), b = random_tensor<float>({300, n}, rng);
+        const auto all = matmul(a, b).to_vector();
+        for (const std::int64_t rows : {1, 2, 7, 14, 15}) {
+            const auto some = matmul(slice(a, 0, 20, 20 + rows), b).to_vector();
+            CAPTURE(n);
+            CAPTURE(rows);
+            CHECK(std::equal(some.begin(), some.end(), all.begin() + 20 * n));
         }
     }
 }

@@ -61,21 +61,21 @@ template <class C, int Lanes, int R, int Vectors>
 }
 
 /// A strip of up to tile_rows_of(Width) rows: the full tile, or for the last rows of a matrix smaller ones. `a` is a
-/// packed strip, `b` a packed panel and c rows of a panel, both of two vectors a row.
+/// packed strip, rows of `b` are `b_stride` apart, and c has rows of a panel, two vectors.
 template <class C, int Width, int Vectors>
-[[gnu::always_inline]] inline void multiply_strip(std::int64_t rows, const C* a, const C* b, C* c, std::int64_t k,
-                                                  bool accumulate) {
+[[gnu::always_inline]] inline void multiply_strip(std::int64_t rows, const C* a, const C* b, std::int64_t b_stride,
+                                                  C* c, std::int64_t k, bool accumulate) {
     constexpr int lanes = tile_lanes<C>(Width), full = tile_rows_of(Width), panel = 2 * lanes;
     if (rows == full) {
-        multiply_tile<C, lanes, full, Vectors>(a, full, b, panel, c, panel, k, accumulate);
+        multiply_tile<C, lanes, full, Vectors>(a, full, b, b_stride, c, panel, k, accumulate);
         return;
     }
     std::int64_t r = 0;
     for (; r + 4 <= rows; r += 4) {
-        multiply_tile<C, lanes, 4, Vectors>(a + r, full, b, panel, c + r * panel, panel, k, accumulate);
+        multiply_tile<C, lanes, 4, Vectors>(a + r, full, b, b_stride, c + r * panel, panel, k, accumulate);
     }
     for (; r < rows; ++r) {
-        multiply_tile<C, lanes, 1, Vectors>(a + r, full, b, panel, c + r * panel, panel, k, accumulate);
+        multiply_tile<C, lanes, 1, Vectors>(a + r, full, b, b_stride, c + r * panel, panel, k, accumulate);
     }
 }
 

@@ -40,4 +40,13 @@ void read_block(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_
     }
 }
 
+/// Whether neighbours in a row of the factor are neighbours in memory.
+template <class T>
+bool rows_are_contiguous(const MatrixOperand<T, Cpu>& from) {
+    if (from.weight != nullptr) {
+        return (from.weight->orientation() == Orientation::out_in) == from.transposed;
+    }
+    return (from.values.data != nullptr ? from.values.column_stride : from.parameters.column_stride) == 1;
+}
+
 } // namespace lowrank::detail

@@ -39,6 +39,7 @@ inline std::string html_escape(std::string_view text) {
 struct ChartSeries {
     std::string name;
     std::vector<std::pair<double, double>> points;
+    bool in_legend = true;
 };
 
 namespace detail {
@@ -156,7 +157,7 @@ inline std::string svg_line_chart(std::string_view title, std::string_view x_lab
                        "</title></circle>\n";
             }
         }
-        if (series.size() > 1) {
+        if (series.size() > 1 && one.in_legend) {
             add("<text class=\"legend\" text-anchor=\"end\" x=\"%.1f\" y=\"18\">", legend);
             out += html_escape(one.name) + "</text>";
             legend -= 8.0 * static_cast<double>(one.name.size()) + 16;

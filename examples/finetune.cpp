@@ -86,7 +86,7 @@ void save_trained(examples::Model& model, const LoraConfig& config, const Option
     } else {
         save_adapter<float, Cpu>(model, config, directory);
     }
-    examples::copy_tokenizer(options.model.model, directory);
+    examples::copy_text_files(options.model.model, directory);
     reader.save_template(directory);
 }
 

@@ -25,8 +25,8 @@ int merge_program(const Options& options) {
     const auto merged = merge<float, Cpu>(model);
     AtomicDirectory output(options.output);
     save_gpt2(model, output.path());
-    examples::copy_tokenizer(options.model.model, output.path());
-    examples::copy_tokenizer(options.model.adapter, output.path()); // it may have added tokens
+    examples::copy_text_files(options.model.model, output.path());
+    examples::copy_text_files(options.model.adapter, output.path()); // it may have added tokens, and a template
     output.commit();
     examples::say(stdout, "merged {} layers: {}\n", merged.size(), options.output);
     return 0;

@@ -9,20 +9,15 @@
 #include "lowrank/text/load_tokenizer.hpp"
 #include "number.hpp"
 #include "say.hpp"
+#include "stored_template.hpp"
 
 namespace examples {
-
-namespace {
-
-constexpr const char* template_file = "template.json";
-
-} // namespace
 
 void add_data_options(CLI::App& app, DataChoices& o) {
     app.add_option("--columns", o.columns, "columns by other names: instruction=question,output=answer");
     app.add_option("--template", o.text_template,
-                   fmt::format("text around instructions and turns: {}, or a file; unless given, that of the adapter, "
-                               "or alpaca",
+                   fmt::format("text around instructions and turns: {}, or a file; unless given, that of the adapter "
+                               "or the model, or alpaca",
                                fmt::join(lowrank::TextTemplate::names(), ", ")));
     app.add_option("--separator", o.separator,
                    "a .txt has a prompt and its completion on each line, with this between them, such as ||");
@@ -39,11 +34,10 @@ DataReader::DataReader(const DataChoices& choices, const ModelOptions& model, co
     options_.n_positions = config.n_positions;
     options_.max_seq_length = choices.max_seq_length ? choices.max_seq_length : config.n_positions;
     options_.vocab_size = static_cast<std::int32_t>(config.vocab_size);
-    const std::filesystem::path stored = std::filesystem::path(adapter) / template_file;
     if (is_chosen_) {
         options_.text_template = lowrank::TextTemplate::find(choices.text_template);
-    } else if (!adapter.empty() && std::filesystem::exists(stored)) {
-        options_.text_template = lowrank::TextTemplate::load(stored);
+    } else if (const auto stored = stored_template({adapter, model.model})) {
+        options_.text_template = *stored;
     }
 }
 

@@ -32,7 +32,7 @@ void add_data_options(CLI::App& app, DataChoices& o);
 /// Reads data files with the model's limits; the tokenizer is loaded for text only.
 class DataReader {
   public:
-    /// `adapter` is where the template of an adapter may lie; "" for none.
+    /// `adapter` is where a template may lie that goes before the model's; "" for none.
     DataReader(const DataChoices& choices, const ModelOptions& model, const std::string& adapter,
                const lowrank::Gpt2Config& config);
 

@@ -3,6 +3,7 @@
 #include "lowrank/core/error.hpp"
 #include "lowrank/io/atomic_file.hpp"
 #include "lowrank/io/read_text.hpp"
+#include "stored_template.hpp"
 
 namespace examples {
 
@@ -27,9 +28,9 @@ void check_output(const std::string& output, bool overwrite,
     }
 }
 
-void copy_tokenizer(const std::filesystem::path& from, const std::filesystem::path& to) {
+void copy_text_files(const std::filesystem::path& from, const std::filesystem::path& to) {
     for (const char* name : {"vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
-                             "special_tokens_map.json", "added_tokens.json", "char_vocab.json"}) {
+                             "special_tokens_map.json", "added_tokens.json", "char_vocab.json", template_file}) {
         if (std::filesystem::exists(from / name)) {
             lowrank::write_atomically(to / name, lowrank::read_text(from / name));
         }

@@ -13,7 +13,8 @@ namespace examples {
 void check_output(const std::string& output, bool overwrite,
                   const std::vector<std::pair<std::string, std::string>>& used);
 
-/// Copies the files that a tokenizer is made of, as far as they exist, so that the new directory stands by itself.
-void copy_tokenizer(const std::filesystem::path& from, const std::filesystem::path& to);
+/// Copies the files that a tokenizer is made of, and the template, as far as they exist, so that the new directory
+/// stands by itself.
+void copy_text_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 } // namespace examples

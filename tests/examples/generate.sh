@@ -2,8 +2,8 @@
 # Tries generate as people use and misuse it: prompts, sampling, stop texts, streaming.
 . "$(dirname "$0")/trial.sh"
 
-for option in model adapter threads prompt instruction input max-new-tokens temperature top-k top-p repetition-penalty \
-    greedy seed stop config; do
+for option in model adapter threads prompt instruction input prompts output batch-size chat system template \
+    max-new-tokens temperature top-k top-p min-p repetition-penalty greedy seed stop config; do
     "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
 done
 
@@ -20,6 +20,7 @@ cp out first
 expect 0 "$(cat first)" --model model --prompt HELLO --max-new-tokens 5 --greedy --seed 7
 expect 0 "$(cat first)" --model model --prompt HELLO --max-new-tokens 5 --top-k 1
 expect 0 "$(cat first)" --model model --prompt HELLO --max-new-tokens 5 --top-p 1e-9
+expect 0 "$(cat first)" --model model --prompt HELLO --max-new-tokens 5 --min-p 1
 expect 0 "HELLO" --model model --prompt HELLO --max-new-tokens 15 --greedy --adapter "$fixtures/peft_rsdora"
 cmp -s <(head -c 10 first) <(head -c 10 out) && fail "the adapter changes the text"
 printf HELLO | "$program" --model model --prompt - --max-new-tokens 5 --greedy >out 2>err
@@ -53,6 +54,14 @@ done <<'LIST'
 --top-k -1 found '-1'
 --top-p 0 top_p: found 0.0
 --top-p 1.1 found '1.1', expected a number from 0 to 1
+--min-p 1.1 --min-p: found '1.1', expected a number from 0 to 1
+--min-p -0.1 found '-0.1'
+--batch-size 0 found '0', expected an integer of 1 or more
+--batch-size 4 --batch-size: goes with --prompts, which is missing
+--output x --output: goes with --prompts, which is missing
+--system x --system: goes with --chat, which is missing
+--prompts x --prompts: give either this or --prompt, not both
+--template alpaca --template: goes with --instruction, --prompts or --chat
 --repetition-penalty 0 repetition_penalty: found 0.0
 --repetition-penalty inf found 'inf'
 --seed -1 found '-1'
@@ -64,6 +73,38 @@ done <<'LIST'
 LIST
 expect 2 "--stop: found an empty text" --model model --prompt A --stop ""
 expect 2 "--temperature: has no meaning with --greedy" --model model --prompt A --greedy --temperature 0.5
+expect 2 "--min-p: has no meaning with --greedy" --model model --prompt A --greedy --min-p 0.5
+expect 2 "--chat: give either this or --prompt" --model model --prompt A --chat
+
+# An instruction goes into the template that is given, or was stored with the adapter or the model, or Alpaca's.
+answer_to() { # PROMPT OPTIONS…: what follows the prompt
+    "$program" --model model --max-new-tokens 8 --greedy --prompt "$@" | cut -c $((${#1} + 1))-
+}
+expect_answer() { # TO ARGS…
+    local text=$1
+    shift
+    expect 0 "" --model model --max-new-tokens 8 --greedy "$@"
+    [ "$(cat out)" = "$text" ] || fail "expected '$text', found '$(cat out)': $*"
+}
+cp -r "$fixtures/peft_rsdora" adapter && chmod -R u+w adapter
+echo '{"prompt_no_input": "Q {instruction} A", "prompt_input": "Q {instruction} I {input} A"}' >adapter/template.json
+expect_answer "$(answer_to "Q HE A" --adapter adapter)" --instruction HE --adapter adapter
+expect_answer "$(answer_to "Q HE I LO A" --adapter adapter)" --instruction HE --input LO --adapter adapter
+printf 'X {instruction}' >given.txt
+expect_answer "$(answer_to "X HE" --adapter adapter)" --instruction HE --adapter adapter --template given.txt
+expect 2 "no {input} in the template" --model model --instruction HE --input LO --template given.txt
+expect 2 '--instruction: ' --model model --instruction HE # Alpaca's has characters that this model lacks
+printf '{"user": "U {content}.", "assistant": "A {content}Z"}' >model/template.json
+expect_answer "$(answer_to "U HE.A" | sed 's/Z.*//')" --instruction HE
+cp out first_answer
+stop=$(cut -c 3 first_answer)
+printf '{"user": "U {content}.", "assistant": "A {content}%s"}' "$stop" >ends.json
+expect_answer "$(cut -d "$stop" -f 1 first_answer)" --instruction HE --template ends.json
+expect_answer "$(answer_to "Q HE A" --adapter adapter)" --instruction HE --adapter adapter
+rm model/template.json
+echo '{"prompt": "x"}' >adapter/template.json
+expect 1 "adapter/template.json" --model model --instruction HE --adapter adapter
+expect 2 'template: found "nowhere", expected a file or one of alpaca' --model model --instruction A --template nowhere
 expect 1 "nowhere/config.json: cannot open" --model nowhere --prompt A
 expect 1 "nowhere/adapter_config.json: cannot open" --model model --prompt A --adapter nowhere
 expect 1 "found no tokenizer" --model "$fixtures/peft_base" --prompt A
@@ -74,17 +115,7 @@ expect 1 "not finite" --model broken --prompt A
 
 # A byte-level model whose weights are all zero draws bytes evenly: whatever the number of tokens, no part of a
 # character is printed. Its vocabulary is padded, as those of many models are: 463 tokens and 7 rows without one.
-mkdir zero
-cp "$fixtures"/text_tiny_bpe/* zero/
-printf '{"model_type": "gpt2", "vocab_size": 470, "n_positions": 64, "n_embd": 2, "n_layer": 0, "n_head": 1}' >zero/config.json
-tensors='{"ln_f.bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
-tensors+=',"ln_f.weight":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}'
-tensors+=',"wpe.weight":{"dtype":"F32","shape":[64,2],"data_offsets":[16,528]}'
-tensors+=',"wte.weight":{"dtype":"F32","shape":[470,2],"data_offsets":[528,4288]}}   '
-{
-    printf "\\x$(printf %02x $((${#tensors} & 255)))\\x$(printf %02x $((${#tensors} >> 8)))\\0\\0\\0\\0\\0\\0%s" "$tensors"
-    head -c 4288 /dev/zero
-} >zero/model.safetensors
+zero_model zero 470 64
 for seed in 1 2 3; do
     for tokens in 1 2 3 5 8 13 21 34 55; do
         expect 0 "" --model zero --prompt "" --max-new-tokens $tokens --seed $seed

@@ -19,6 +19,20 @@ for adapter in peft_rsdora peft_lora_bias peft_modules_to_save; do
     cmp -s plain merged && fail "$adapter changed nothing"
     cmp -s model/char_vocab.json "merged_$adapter/char_vocab.json" || fail "the tokenizer is not there"
 done
+
+# The template of the adapter goes with it, and evaluate uses it as it would the adapter's.
+fresh peft_lora_bias templated
+echo '{"prompt_no_input": "a {instruction} b"}' >templated/template.json
+echo '{"instruction": "ab", "output": "ba"}' >say.jsonl
+printf 'no {instruction}' >other.txt
+expect 0 "merged" --model model --adapter templated --output merged_templated
+cmp -s templated/template.json merged_templated/template.json || fail "the template is not there"
+"$evaluate" --model model --adapter templated --data say.jsonl >adapted 2>err || fail "evaluate"
+"$evaluate" --model merged_templated --data say.jsonl >merged 2>err || fail "evaluate the merged model"
+"$evaluate" --model merged_templated --template other.txt --data say.jsonl >plain 2>err || fail "evaluate with another template"
+[ "$(grep -o 'loss [0-9]*\.[0-9]\{5\}' adapted)" = "$(grep -o 'loss [0-9]*\.[0-9]\{5\}' merged)" ] || fail "another loss: $(cat merged)"
+cmp -s plain merged && fail "the template has no say"
+
 expect 2 "exists and is not empty" --model model --adapter "$fixtures/peft_lora_bias" --output merged_peft_rsdora
 expect 0 "merged" --model model --adapter "$fixtures/peft_lora_bias" --output merged_peft_rsdora --overwrite-output-dir
 expect 2 "holds --model" --model model --adapter "$fixtures/peft_lora_bias" --output . --overwrite-output-dir

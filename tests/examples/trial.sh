@@ -58,6 +58,25 @@ fresh_model() { # TO
 
 header_bytes() { od -An -t u8 -N8 "$1" | tr -d ' '; } # of a safetensors file
 
+# A byte-level model of 463 tokens and no layers whose weights are all zero: it draws tokens evenly, and the most likely
+# one is '!' for ever. A larger vocabulary is padded with rows that are no tokens.
+zero_model() { # TO VOCABULARY POSITIONS
+    local vocabulary=$2 positions=$3 tensors wpe wte
+    wpe=$((16 + 8 * positions)) wte=$((16 + 8 * positions + 8 * vocabulary))
+    mkdir "$1"
+    cp "$fixtures"/text_tiny_bpe/* "$1"
+    printf '{"model_type": "gpt2", "vocab_size": %d, "n_positions": %d, "n_embd": 2, "n_layer": 0, "n_head": 1}' \
+        "$vocabulary" "$positions" >"$1/config.json"
+    tensors='{"ln_f.bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+    tensors+=',"ln_f.weight":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}'
+    tensors+=",\"wpe.weight\":{\"dtype\":\"F32\",\"shape\":[$positions,2],\"data_offsets\":[16,$wpe]}"
+    tensors+=",\"wte.weight\":{\"dtype\":\"F32\",\"shape\":[$vocabulary,2],\"data_offsets\":[$wpe,$wte]}}"
+    {
+        printf "\\x$(printf %02x $((${#tensors} & 255)))\\x$(printf %02x $((${#tensors} >> 8)))\\0\\0\\0\\0\\0\\0%s" "$tensors"
+        head -c "$wte" /dev/zero
+    } >"$1/model.safetensors"
+}
+
 finish() {
     echo "$((trials - failures)) of $trials trials as expected"
     [ "$failures" = 0 ]

@@ -1,6 +1,7 @@
 // GPT-2's files: what is saved is what Transformers writes, and what cannot be right is refused by file and key.
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -184,6 +185,10 @@ TEST_CASE("ids, labels and rows that do not fit are refused") {
     ForwardContext<Cpu> context;
     context.document_start = Ids::zeros({2, 1});
     check_mentions(message_of<ShapeError>([&] { model.loss(fine, fine, context); }), {"[2, 1]", "[2, 2]"});
-    KeyValueCaches<float, Cpu> caches;
-    check_mentions(message_of<ShapeError>([&] { model.hidden(fine, {}, &caches); }), {"0 caches", "2 layers"});
+    KeyValueCaches<float, Cpu> none;
+    check_mentions(message_of<ShapeError>([&] {
+                       model.hidden(fine, {}, std::array{&none, &none});
+                   }),
+                   {"0 caches", "2 layers"});
+    check_mentions(message_of<ShapeError>([&] { model.hidden(fine, {}, std::array{&none}); }), {"1 texts", "[2, 2]"});
 }

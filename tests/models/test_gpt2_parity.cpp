@@ -22,7 +22,7 @@ std::vector<Tensor<float>> hidden_states(const Gpt2<float>& model, const Tensor<
     std::vector<Tensor<float>> states{t.wte.forward(ids) +
                                       t.wpe.forward(Tensor<std::int32_t>::from(positions, ids.shape()))};
     for (const auto& block : t.h) {
-        states.push_back(block.forward(states.back(), {}, nullptr));
+        states.push_back(block.forward(states.back(), {}));
     }
     states.back() = t.ln_f.forward(states.back());
     return states;

@@ -103,7 +103,7 @@ TEST_CASE("gpt-nano-sort: every activation that its maker recorded") {
     check("yProj", projected);
     const Tensor<float> h = x + projected;
     check("attnResid", h);
-    check("attnResid", first.attn.forward(ln1, x, {}, nullptr));
+    check("attnResid", first.attn.forward(ln1, x, {}));
     const Tensor<float> ln2 = first.ln_2.forward(h), fc = first.mlp.c_fc.forward(ln2, {});
     const Tensor<float> activated = gelu(fc, GeluKind::tanh), mlp = first.mlp.c_proj.forward(activated, {});
     check("ln2", ln2);
@@ -113,7 +113,7 @@ TEST_CASE("gpt-nano-sort: every activation that its maker recorded") {
     check("mlpResid", h + mlp);
 
     for (std::size_t i = 0; i < t.h.size(); ++i) {
-        x = t.h[i].forward(x, {}, nullptr);
+        x = t.h[i].forward(x, {});
         check("block" + std::to_string(i), x);
     }
     const Tensor<float> final_states = model.hidden(ids), logits = model.logits(final_states);

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -34,6 +35,12 @@ settings = [
     {"top_k": 3, "top_p": 0.7},
     {"temperature": 2.0, "top_p": 0.6},
     {"repetition_penalty": 1.5, "temperature": 0.7, "top_k": 6, "top_p": 0.8},
+    {"min_p": 0.05},
+    {"min_p": 0.4},
+    {"min_p": 1.0},
+    {"temperature": 0.6, "min_p": 0.1},
+    {"temperature": 1.5, "top_k": 8, "top_p": 0.9, "min_p": 0.2},
+    {"repetition_penalty": 1.4, "temperature": 1.3, "top_p": 0.99, "min_p": 0.03},
 ]
 cases = []
 for options in settings:
@@ -50,6 +57,8 @@ for options in settings:
         processors.append(TopKLogitsWarper(options["top_k"]))
     if "top_p" in options:
         processors.append(TopPLogitsWarper(options["top_p"]))
+    if "min_p" in options:
+        processors.append(MinPLogitsWarper(options["min_p"]))
     probabilities = processors(past, logits.clone()).double().softmax(-1)
     cases.append(
         {

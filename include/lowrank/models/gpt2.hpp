@@ -1,18 +1,21 @@
 // GPT-2: token and position embeddings, blocks, a final norm and a head that may be tied to the embedding.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "lowrank/autograd/checkpoint.hpp"
 #include "lowrank/models/gpt2_block.hpp"
 #include "lowrank/nn/embedding.hpp"
+#include "lowrank/nn/positions.hpp"
 #include "lowrank/ops/lm_head.hpp"
 
 namespace lowrank {
 
-/// The caches of all layers.
+/// The caches of all layers for one text.
 template <class T, DeviceTag D>
 using KeyValueCaches = std::vector<KeyValueCache<T, D>>;
 
@@ -91,28 +94,30 @@ struct Gpt2 {
         return config.tie_word_embeddings ? transformer.wte.weight : lm_head.weight;
     }
 
-    /// New caches for `batch` rows of at most `capacity` tokens.
-    KeyValueCaches<T, D> make_caches(std::int64_t batch, std::int64_t capacity) const {
+    /// New caches for a text of at most `capacity` tokens.
+    KeyValueCaches<T, D> make_caches(std::int64_t capacity) const {
         KeyValueCaches<T, D> caches;
         for (std::size_t i = 0; i < transformer.h.size(); ++i) { // each its own: copies would share memory
-            caches.emplace_back(batch, capacity, config.n_head, config.n_embd / config.n_head);
+            caches.emplace_back(capacity, config.n_head, config.n_embd / config.n_head);
         }
         return caches;
     }
 
-    /// The final hidden states [batch, length, n_embd] for `ids` [batch, length]. With caches, the ids follow the
-    /// tokens that they hold. Throws ShapeError for a row longer than n_positions, for an id outside the vocabulary,
-    /// and for caches or a document_start that do not fit.
+    /// The final hidden states [batch, length, n_embd] for `ids` [batch, length]. With caches, one set for each row,
+    /// the ids of a row follow the tokens that its caches hold, however many these are. Throws ShapeError for a row
+    /// longer than n_positions, for an id outside the vocabulary, and for caches or a document_start that do not fit.
     Tensor<T, D> hidden(const Tensor<std::int32_t, D>& ids, const ForwardContext<D>& context = {},
-                        KeyValueCaches<T, D>* caches = nullptr) const {
+                        std::span<KeyValueCaches<T, D>* const> caches = {}) const {
         if (ids.rank() != 2) {
             throw ShapeError(concat("gpt2: expected ids [batch, length], found ", ids.shape()));
         }
-        if (caches && caches->size() != transformer.h.size()) {
-            throw ShapeError(concat("gpt2: ", caches->size(), " caches for ", transformer.h.size(), " layers"));
+        const std::vector<std::int64_t> past = past_of(caches, ids);
+        const std::int64_t longest = past.empty() ? 0 : *std::max_element(past.begin(), past.end());
+        if (longest + ids.size(1) > config.n_positions) {
+            throw ShapeError(concat("gpt2: a row of ", longest + ids.size(1),
+                                    " tokens, expected at most n_positions = ", config.n_positions));
         }
-        const std::int64_t past = caches && !caches->empty() ? caches->front().length() : 0;
-        const Tensor<std::int32_t, D> positions = position_ids(ids.shape(), past, context);
+        const Tensor<std::int32_t, D> positions = position_ids("gpt2", ids.shape(), past, context);
         Tensor<T, D> x = transformer.wte.forward(ids) + transformer.wpe.forward(positions);
         if (context.training && embd_pdrop_ > 0) {
             x = dropout(x, embd_pdrop_, context.seed, dropout_site("transformer.drop"));
@@ -120,10 +125,14 @@ struct Gpt2 {
         for (std::size_t i = 0; i < transformer.h.size(); ++i) {
             const Gpt2Block<T, D>& block = transformer.h[i];
             if (gradient_checkpointing && context.training) {
-                x = checkpoint(
-                    [&block, context](const Tensor<T, D>& input) { return block.forward(input, context, nullptr); }, x);
+                x = checkpoint([&block, context](const Tensor<T, D>& input) { return block.forward(input, context); },
+                               x);
             } else {
-                x = block.forward(x, context, caches ? &(*caches)[i] : nullptr);
+                std::vector<KeyValueCache<T, D>*> layer;
+                for (KeyValueCaches<T, D>* row : caches) {
+                    layer.push_back(&(*row)[i]);
+                }
+                x = block.forward(x, context, layer);
             }
         }
         return transformer.ln_f.forward(x);
@@ -142,7 +151,7 @@ struct Gpt2 {
         }
         const Tensor<T, D> states = hidden(ids, context);
         std::vector<std::int32_t> shifted = labels.to_vector();
-        const std::vector<std::int32_t> starts = document_starts(ids.shape(), context);
+        const std::vector<std::int32_t> starts = document_starts("gpt2", ids.shape(), context);
         const std::int64_t length = ids.size(1);
         for (std::size_t i = 0; i < shifted.size(); ++i) {
             const std::int64_t next = static_cast<std::int64_t>(i) % length + 1;
@@ -154,34 +163,20 @@ struct Gpt2 {
     }
 
   private:
-    /// The context's document_start on the host; empty where it has none.
-    static std::vector<std::int32_t> document_starts(const Shape& shape, const ForwardContext<D>& context) {
-        if (!context.document_start.defined()) {
-            return {};
+    /// How many tokens each row's caches hold.
+    std::vector<std::int64_t> past_of(std::span<KeyValueCaches<T, D>* const> caches,
+                                      const Tensor<std::int32_t, D>& ids) const {
+        if (!caches.empty() && static_cast<std::int64_t>(caches.size()) != ids.size(0)) {
+            throw ShapeError(concat("gpt2: caches of ", caches.size(), " texts for ids ", ids.shape()));
         }
-        if (context.document_start.shape() != shape) {
-            throw ShapeError(concat("gpt2: document_start ", context.document_start.shape(), " for ids ", shape));
-        }
-        return context.document_start.to_vector();
-    }
-
-    /// Positions count from the start of the row, or of each token's document.
-    Tensor<std::int32_t, D> position_ids(const Shape& shape, std::int64_t past,
-                                         const ForwardContext<D>& context) const {
-        const std::int64_t length = shape[1];
-        if (past + length > config.n_positions) {
-            throw ShapeError(concat("gpt2: a row of ", past + length,
-                                    " tokens, expected at most n_positions = ", config.n_positions));
-        }
-        const std::vector<std::int32_t> starts = document_starts(shape, context);
-        std::vector<std::int32_t> positions(static_cast<std::size_t>(shape[0] * length));
-        for (std::size_t i = 0; i < positions.size(); ++i) {
-            positions[i] = static_cast<std::int32_t>(past + static_cast<std::int64_t>(i) % length);
-            if (!starts.empty()) {
-                positions[i] -= starts[i];
+        std::vector<std::int64_t> past;
+        for (const KeyValueCaches<T, D>* row : caches) {
+            if (row->size() != transformer.h.size()) {
+                throw ShapeError(concat("gpt2: ", row->size(), " caches for ", transformer.h.size(), " layers"));
             }
+            past.push_back(row->empty() ? 0 : row->front().length());
         }
-        return Tensor<std::int32_t, D>::from(positions, shape);
+        return past;
     }
 
     double embd_pdrop_ = 0;

@@ -43,7 +43,7 @@ struct Gpt2Attention {
 
     /// residual + projection of the attention over x [batch, length, width]; both of that shape.
     Tensor<T, D> forward(const Tensor<T, D>& x, const Tensor<T, D>& residual, const ForwardContext<D>& context,
-                         KeyValueCache<T, D>* cache) const {
+                         RowCaches<T, D> caches = {}) const {
         const Tensor<T, D> qkv = c_attn.forward(x, context);
         AttentionOptions<D> options;
         options.scale = scale;
@@ -54,7 +54,7 @@ struct Gpt2Attention {
             options.site = attn_site;
         }
         Tensor<T, D> mixed;
-        if (cache == nullptr) {
+        if (caches.empty()) {
             mixed = fused_attention(qkv, heads, heads, options);
         } else {
             const std::int64_t batch = x.size(0), length = x.size(1), width = x.size(2);
@@ -62,8 +62,7 @@ struct Gpt2Attention {
                 return reshape(slice(qkv, 2, index * width, (index + 1) * width),
                                {batch, length, heads, width / heads});
             };
-            cache->append(part(1), part(2));
-            mixed = attention(part(0), cache->keys(), cache->values(), options);
+            mixed = cached_attention(part(0), part(1), part(2), caches, options);
         }
         return project_to_residual(c_proj, mixed, residual, resid_pdrop, resid_site, context);
     }
@@ -106,8 +105,8 @@ struct Gpt2Block {
         visit("mlp", mlp);
     }
 
-    Tensor<T, D> forward(const Tensor<T, D>& x, const ForwardContext<D>& context, KeyValueCache<T, D>* cache) const {
-        const Tensor<T, D> h = attn.forward(ln_1.forward(x), x, context, cache);
+    Tensor<T, D> forward(const Tensor<T, D>& x, const ForwardContext<D>& context, RowCaches<T, D> caches = {}) const {
+        const Tensor<T, D> h = attn.forward(ln_1.forward(x), x, context, caches);
         return mlp.forward(ln_2.forward(h), h, context);
     }
 };

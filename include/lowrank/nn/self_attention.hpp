@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "lowrank/nn/linear.hpp"
+#include "lowrank/nn/positions.hpp"
 #include "lowrank/ops/attention.hpp"
 #include "lowrank/ops/rotary.hpp"
 
@@ -55,7 +55,10 @@ struct SelfAttention {
         };
         Tensor<T, D> q = split(q_proj, heads), k = split(k_proj, kv_heads);
         if (frequencies.defined()) {
-            const Tensor<compute_t<T>, D> angles = rotary_table<T>(positions(batch, length, context), frequencies);
+            const bool is_packed = context.document_start.defined(); // else one table serves all rows
+            const Tensor<compute_t<T>, D> angles = rotary_table<T>(
+                position_ids("self-attention", is_packed ? Shape{batch, length} : Shape{length}, {}, context),
+                frequencies);
             q = rotary(q, angles);
             k = rotary(k, angles);
         }
@@ -67,19 +70,6 @@ struct SelfAttention {
             options.site = site;
         }
         return o_proj.forward(attention(q, k, split(v_proj, kv_heads), options), context);
-    }
-
-  private:
-    /// The position of each token in its document.
-    static Tensor<std::int32_t, D> positions(std::int64_t batch, std::int64_t length,
-                                             const ForwardContext<D>& context) {
-        const bool packed = context.document_start.defined();
-        std::vector<std::int32_t> values =
-            packed ? context.document_start.to_vector() : std::vector<std::int32_t>(static_cast<std::size_t>(length));
-        for (std::size_t i = 0; i < values.size(); ++i) {
-            values[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % length) - values[i];
-        }
-        return Tensor<std::int32_t, D>::from(values, packed ? Shape{batch, length} : Shape{length});
     }
 };
 

@@ -1,0 +1,47 @@
+// One measurement: the best time of several, as a rate and as a part of the machine's peak around it.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include <benchmark/benchmark.h>
+
+#include "peak.hpp"
+
+namespace bench {
+
+/// Runs `work` for each iteration and reports `amount` a second, in units of 1e9, at its best, beside the better of
+/// the peaks measured before and after.
+template <class Work>
+void measure(benchmark::State& state, double amount, const char* unit, double (*peak)(), const Work& work) {
+    using Clock = std::chrono::steady_clock;
+    const double before = peak();
+    work(); // pages and caches as a later call finds them
+    double best = std::numeric_limits<double>::infinity();
+    for (auto _ : state) {
+        const auto start = Clock::now();
+        work();
+        const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        state.SetIterationTime(seconds);
+        best = std::min(best, seconds);
+    }
+    const double highest = std::max(before, peak()), rate = 1e-9 * amount / best;
+    state.counters[unit] = rate;
+    state.counters["peak"] = highest;
+    state.counters["of_peak"] = rate / highest;
+}
+
+/// For work that is bound by arithmetic: a multiply-add counts as two operations.
+template <class Work>
+void compute_bound(benchmark::State& state, double flops, const Work& work) {
+    measure(state, flops, "GFLOP/s", peak_gflops, work);
+}
+
+/// For work that is bound by memory: the bytes that it must read and write, each once.
+template <class Work>
+void memory_bound(benchmark::State& state, double bytes, const Work& work) {
+    measure(state, bytes, "GB/s", peak_read_gbs, work);
+}
+
+} // namespace bench

@@ -7,7 +7,7 @@ source=$(realpath "$(dirname "$0")/../..")
 # names_package PACKAGE OPTION: configures with an option that hides the package.
 names_package() {
     rm -rf "$folder"
-    if message=$(cmake -S "$source" -B "$folder" -DCMAKE_CXX_COMPILER="$compiler" -DLOWRANK_TESTS=ON -DLOWRANK_EXAMPLES=ON \
+    if message=$(cmake -S "$source" -B "$folder" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DLOWRANK_TESTS=ON -DLOWRANK_EXAMPLES=ON \
         "$2" 2>&1); then
         echo "configured without $1"
         exit 1

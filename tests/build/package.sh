@@ -37,7 +37,7 @@ fi
 tr -s '[:space:]' ' ' <"$folder/refused" | grep -q 'apt-get install nlohmann-json3-dev' || { cat "$folder/refused"; exit 1; }
 
 # A library without files can be configured, to be installed.
-cmake -S "$source" -B "$folder/without" -DCMAKE_CXX_COMPILER="$compiler" -DLOWRANK_FILES=OFF -DLOWRANK_TESTS=OFF \
+cmake -S "$source" -B "$folder/without" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DLOWRANK_FILES=OFF -DLOWRANK_TESTS=OFF \
     -DLOWRANK_EXAMPLES=OFF >"$folder/log" 2>&1 || { cat "$folder/log"; exit 1; }
 
 # The library in one header.

@@ -328,7 +328,7 @@ expect 1 "--log-file: not everything could be written" "${base[@]}" --max-steps 
 rm -rf new
 "$program" "${base[@]}" --max-steps 30 --output new >out 2>err
 grep -q $'[\r\033]' out err && fail "control characters outside of a terminal"
-if command -v script >/dev/null; then
+if script -qec true /dev/null >/dev/null 2>&1 </dev/null; then # there is a terminal to be had
     rm -rf new
     script -qec "'$program' ${base[*]} --max-steps 30 --output new" /dev/null >out 2>err </dev/null
     judge 0 $? $'\r\033[Kstep 30/30' "on a terminal"

@@ -13,7 +13,6 @@
 #include "lowrank/data/packing.hpp"
 #include "lowrank/io/atomic_directory.hpp"
 #include "lowrank/models/gpt2_checkpoint.hpp"
-#include "lowrank/optim/loraplus.hpp"
 #include "lowrank/train/early_stopping.hpp"
 #include "lowrank/train/fingerprint.hpp"
 #include "lowrank/train/progress.hpp"
@@ -57,22 +56,6 @@ void refuse_contradictions(const Options& options, const CLI::App& app) {
         throw OptionError("--group-by-length: found --packing too, expected one of them: packed rows are all long");
     }
     examples::refuse_contradictions(options, !options.eval_data.empty() || options.eval_split > 0);
-}
-
-/// The model's directory as JSON can hold it: names of files need not be UTF-8.
-std::string model_name(const Options& options) {
-    std::string name;
-    append_utf8_lossy(name, options.model.model, true);
-    return name;
-}
-
-/// One group, or with --loraplus-lr-ratio those of LoRA+.
-std::vector<ParameterGroup<float>> parameter_groups(examples::Model& model, const Options& options) {
-    ParameterGroup<float> all = trained_group<float>(model);
-    if (options.loraplus_lr_ratio == 0) {
-        return {all};
-    }
-    return loraplus_groups(all.names, all.parameters, options.adamw.learning_rate, options.loraplus_lr_ratio);
 }
 
 /// Writes what is trained, and what belongs to it, into a directory.
@@ -201,7 +184,8 @@ int finetune(Options& options, const examples::Program& app) {
     }
     const Dataset& data = packed ? *packed : rows;
 
-    const LoraConfig config = examples::prepare(model, options, model_name(options), options.loader.seed, app);
+    const LoraConfig config =
+        examples::prepare(model, options, examples::base_model_name(options.model), options.loader.seed, app);
     if (options.base_dropout == "none") {
         model.set_base_dropout(0, 0, 0);
     }
@@ -214,10 +198,11 @@ int finetune(Options& options, const examples::Program& app) {
     if (options.saves() || checkpoint) {
         settings.settings = run_settings(options, app, config, data, eval_data);
     }
-    AdamW<float> optimizer(parameter_groups(model, options), options.adamw);
+    AdamW<float> optimizer(examples::parameter_groups(model, options.adamw.learning_rate, options.loraplus_lr_ratio),
+                           options.adamw);
     Trainer<float, Cpu, examples::Model> trainer(model, loader, optimizer, settings);
 
-    examples::Reports reports(options, "Fine-tuning of " + model_name(options), model, reader,
+    examples::Reports reports(options, "Fine-tuning of " + examples::base_model_name(options.model), model, reader,
                               eval_data ? *eval_data : rows);
     Progress progress(settings.max_steps, options.logging_steps);
     EarlyStopping early_stopping(std::max<std::int64_t>(1, options.early_stopping_patience),

@@ -12,7 +12,6 @@
 
 #include "adapter_options.hpp"
 #include "lowrank/adapters/peft_files.hpp"
-#include "lowrank/optim/loraplus.hpp"
 #include "lowrank/train/trainer.hpp"
 #include "lowrank/train/watchdog.hpp"
 #include "say.hpp"
@@ -74,14 +73,12 @@ class Session {
             const CLI::App& app)
         : model(base),
           loader_(data.train, options.loader) {
-        std::string base_name; // as JSON can hold it
-        append_utf8_lossy(base_name, options.model.model, true);
-        config = prepare(model, adapter_options(settings, options), base_name, options.loader.seed, app);
-        const ParameterGroup<float> all = trained_group<float>(model);
-        const double rate = settings.learning_rate, ratio = settings.loraplus_lr_ratio;
-        optimizer_ = std::make_unique<AdamW<float>>(
-            ratio == 0 ? std::vector{all} : loraplus_groups(all.names, all.parameters, rate, ratio),
-            AdamWOptions{.learning_rate = rate, .weight_decay = options.weight_decay});
+        config = prepare(model, adapter_options(settings, options), base_model_name(options.model), options.loader.seed,
+                         app);
+        const double rate = settings.learning_rate;
+        optimizer_ =
+            std::make_unique<AdamW<float>>(parameter_groups(model, rate, settings.loraplus_lr_ratio),
+                                           AdamWOptions{.learning_rate = rate, .weight_decay = options.weight_decay});
         TrainerOptions training;
         training.max_steps = options.max_steps;
         // The rate must not depend on where a run will end: a trial that stops early is to be the beginning of a longer

@@ -8,6 +8,8 @@
 #include <fmt/core.h>
 
 #include "lowrank/adapters/peft_files.hpp"
+#include "lowrank/optim/loraplus.hpp"
+#include "lowrank/text/unicode.hpp"
 #include "number.hpp"
 
 namespace examples {
@@ -43,6 +45,29 @@ std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>
         return lowrank::ModuleSelection(names[0]);
     }
     return lowrank::ModuleSelection(names);
+}
+
+/// The settings of the options, for a base model of that name.
+lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name) {
+    lowrank::LoraConfig config = options.lora;
+    config.use_dora = options.method == "dora";
+    config.bias = options.bias == "all"         ? lowrank::BiasMode::all
+                  : options.bias == "lora_only" ? lowrank::BiasMode::lora_only
+                                                : lowrank::BiasMode::none;
+    config.init_lora_weights = options.init_lora_weights == "gaussian" ? lowrank::LoraInit::gaussian
+                               : options.init_lora_weights == "false"  ? lowrank::LoraInit::random
+                                                                       : lowrank::LoraInit::kaiming;
+    config.target_modules = selection(options.target_modules);
+    config.exclude_modules = selection(options.exclude_modules);
+    config.modules_to_save = options.modules_to_save;
+    if (!options.layers_to_transform.empty()) {
+        config.layers_to_transform = options.layers_to_transform;
+    }
+    constexpr double any = std::numeric_limits<double>::max();
+    config.rank_pattern = parse_pattern("--rank-pattern", options.rank_pattern, std::int64_t(1), most_rank);
+    config.alpha_pattern = parse_pattern("--alpha-pattern", options.alpha_pattern, -any, any);
+    config.base_model_name_or_path = base_name;
+    return config;
 }
 
 /// PEFT's rules pass over what matches nothing. On a command line that is a slip, and is refused.
@@ -115,28 +140,6 @@ void add_adapter_options(CLI::App& app, AdapterOptions& o) {
     app.add_option("--alpha-pattern", o.alpha_pattern, "other alphas, likewise")->delimiter(',');
 }
 
-lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name) {
-    lowrank::LoraConfig config = options.lora;
-    config.use_dora = options.method == "dora";
-    config.bias = options.bias == "all"         ? lowrank::BiasMode::all
-                  : options.bias == "lora_only" ? lowrank::BiasMode::lora_only
-                                                : lowrank::BiasMode::none;
-    config.init_lora_weights = options.init_lora_weights == "gaussian" ? lowrank::LoraInit::gaussian
-                               : options.init_lora_weights == "false"  ? lowrank::LoraInit::random
-                                                                       : lowrank::LoraInit::kaiming;
-    config.target_modules = selection(options.target_modules);
-    config.exclude_modules = selection(options.exclude_modules);
-    config.modules_to_save = options.modules_to_save;
-    if (!options.layers_to_transform.empty()) {
-        config.layers_to_transform = options.layers_to_transform;
-    }
-    constexpr double any = std::numeric_limits<double>::max();
-    config.rank_pattern = parse_pattern("--rank-pattern", options.rank_pattern, std::int64_t(1), most_rank);
-    config.alpha_pattern = parse_pattern("--alpha-pattern", options.alpha_pattern, -any, any);
-    config.base_model_name_or_path = base_name;
-    return config;
-}
-
 lowrank::LoraConfig prepare(Model& model, const AdapterOptions& options, const std::string& base_name,
                             std::uint64_t seed, const CLI::App& app) {
     if (options.trains_all_weights()) {
@@ -191,6 +194,21 @@ void refuse_without_effect(const AdapterOptions& options, const CLI::App& app) {
                                             : ": the adapter of --init-adapter decides this; leave the option out"));
         }
     }
+}
+
+std::string base_model_name(const ModelOptions& options) {
+    std::string name;
+    lowrank::append_utf8_lossy(name, options.model, true);
+    return name;
+}
+
+std::vector<lowrank::ParameterGroup<float>> parameter_groups(Model& model, double learning_rate,
+                                                             double loraplus_lr_ratio) {
+    const lowrank::ParameterGroup<float> all = lowrank::trained_group<float>(model);
+    if (loraplus_lr_ratio == 0) {
+        return {all};
+    }
+    return lowrank::loraplus_groups(all.names, all.parameters, learning_rate, loraplus_lr_ratio);
 }
 
 } // namespace examples

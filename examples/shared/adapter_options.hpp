@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "lowrank/adapters/lora_config.hpp"
+#include "lowrank/optim/parameter_group.hpp"
 #include "model.hpp"
 
 namespace examples {
@@ -24,9 +25,6 @@ struct AdapterOptions {
 
 void add_adapter_options(CLI::App& app, AdapterOptions& o);
 
-/// The settings of the options, for a base model of that name.
-lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name);
-
 /// Makes the model ready for training and returns the adapter's settings, in which the base model has that name.
 lowrank::LoraConfig prepare(Model& model, const AdapterOptions& options, const std::string& base_name,
                             std::uint64_t seed, const CLI::App& app);
@@ -36,5 +34,12 @@ std::vector<std::string> options_without_effect(const AdapterOptions& options);
 
 /// Throws OptionError for one of them that is given.
 void refuse_without_effect(const AdapterOptions& options, const CLI::App& app);
+
+/// The model's directory as JSON can hold it: names of files need not be UTF-8.
+std::string base_model_name(const ModelOptions& options);
+
+/// What is trained: one group, or with a ratio above 0 those of LoRA+.
+std::vector<lowrank::ParameterGroup<float>> parameter_groups(Model& model, double learning_rate,
+                                                             double loraplus_lr_ratio);
 
 } // namespace examples

@@ -75,10 +75,7 @@ echo "killed $killed times in $runs runs"
 # shellcheck disable=SC2086
 "$program" "${base[@]/#100/100000}" ${methods[0]} --output stopped --overwrite-output-dir >out 2>err &
 run=$!
-for ((i = 0; i < 600; ++i)); do
-    grep -q 'step 5/' err && break
-    sleep 0.02
-done
+wait_for 'step 5/'
 kill -INT $run
 wait $run
 judge 130 $? "interrupted, saved" "Ctrl-C"

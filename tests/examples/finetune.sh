@@ -372,13 +372,6 @@ interrupted() { # DATA ARGS…: starts a long run and waits for its step 1, or w
     "$program" --model model --threads 1 --num-train-epochs 100000 --output new "$@" >out 2>err &
     run=$!
 }
-wait_for() { # TEXT
-    for ((i = 0; i < 600; ++i)); do
-        grep -q "$1" err && return
-        sleep 0.05
-    done
-    fail "waited in vain for '$1'"
-}
 interrupted --data data.jsonl
 wait_for 'step 1/'
 kill -INT $run

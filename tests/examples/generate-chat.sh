@@ -61,14 +61,6 @@ judge 1 $? "standard output: not everything could be written" "a full disk for s
 
 # Ctrl-C ends an answer and not the chat; at the prompt it ends the chat. This model says '!' for ever.
 zero_model long 463 1000000
-until_true() { # COMMAND…
-    local i
-    for ((i = 0; i < 300; ++i)); do
-        "$@" && return 0
-        sleep 0.1
-    done
-    fail "waited in vain: $*"
-}
 has_lines() { [ "$(wc -l <out)" -ge "$1" ]; }
 has_begun() { [ -n "$(tail -n "+$1" out | head -c 1)" ]; }
 mkfifo messages

@@ -88,10 +88,8 @@ zero_model long 463 100000
 for ((i = 0; i < 20000; ++i)); do echo "prompt $i"; done >many.txt
 "$program" --model long --prompts many.txt --max-new-tokens 9000 --output many.jsonl >out 2>err &
 pid=$!
-for ((i = 0; i < 100; ++i)); do
-    ls many.jsonl.tmp-* >/dev/null 2>&1 && break
-    sleep 0.1
-done
+has_begun() { compgen -G 'many.jsonl.tmp-*' >/dev/null; }
+until_true has_begun
 sleep 1
 kill -INT $pid
 wait $pid

@@ -50,10 +50,7 @@ fi
 # shellcheck disable=SC2086
 "$program" $tiny --output interrupted --max-steps 100000 --logging-steps 1 >out 2>err &
 process=$!
-for ((i = 0; i < 300; ++i)); do
-    grep -q "^step 2/" err && break
-    sleep 0.1
-done
+wait_for '^step 2/'
 kill -INT $process
 wait $process
 judge 130 $? "interrupted, saved after" "Ctrl-C"

@@ -119,10 +119,7 @@ expect 1 "every trial failed, the first one by: training: " "${base[@]}" "${shor
 long=(--r 2,4 --max-steps 100000 --eval-steps 100000)
 "$program" "${base[@]}" "${long[@]}" --min-steps 5 --reduction-factor 30 --trials 30 --output stopped >out 2>err &
 run=$!
-for ((i = 0; i < 600; ++i)); do
-    grep -q 'rung 1/2  trial 2/30' err && break
-    sleep 0.05
-done
+wait_for 'rung 1/2  trial 2/30'
 kill -INT $run
 wait $run
 judge 130 $? "interrupted; best: trial" "Ctrl-C"

@@ -56,6 +56,17 @@ fresh_model() { # TO
     } >"$1/char_vocab.json"
 }
 
+# Waits until a command succeeds, at most half a minute.
+until_true() { # COMMAND…
+    local i
+    for ((i = 0; i < 1500; ++i)); do
+        "$@" && return
+        sleep 0.02
+    done
+    fail "waited in vain: $*"
+}
+wait_for() { until_true grep -q -- "$1" err; } # TEXT, of a program that runs on
+
 header_bytes() { od -An -t u8 -N8 "$1" | tr -d ' '; } # of a safetensors file
 
 # A byte-level model of 463 tokens and no layers whose weights are all zero: it draws tokens evenly, and the most likely

@@ -1,7 +1,6 @@
 // Copying a block of a matrix between two layouts, with conversion: what packing a panel comes down to.
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstdint>
 
@@ -79,6 +78,17 @@ struct TransposeRows {
 };
 
 } // namespace detail
+
+/// Asks the second-level cache for rows of `columns` values that are `row_stride` apart.
+template <class T>
+void prefetch_rows(const T* from, std::int64_t rows, std::int64_t columns, std::int64_t row_stride) {
+    constexpr auto line = static_cast<std::int64_t>(64 / sizeof(T));
+    for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t c = 0; c < columns; c += line) {
+            __builtin_prefetch(from + r * row_stride + c, 0, 2);
+        }
+    }
+}
 
 /// Element (r, c) of a `rows` × `columns` block is read from from[r · from_row + c] and written, converted, to
 /// to[r · to_row + c · to_column]; one of the two is 1. The blocks do not overlap.

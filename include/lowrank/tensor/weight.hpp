@@ -29,6 +29,8 @@ class WeightInfo {
     std::int64_t out() const { return out_; }
     std::int64_t in() const { return in_; }
     Orientation orientation() const { return orientation_; }
+    /// The order in which its numbers lie in memory: a storage may have another one than that in which it is saved.
+    virtual Orientation layout() const { return orientation_; }
     /// The shape as it is stored and saved: [out, in] or [in, out].
     Shape stored_shape() const { return orientation_ == Orientation::out_in ? Shape{out_, in_} : Shape{in_, out_}; }
     /// How it is stored ("F32", "BF16", "NF4"), for messages and tables.
@@ -69,6 +71,9 @@ class Weight<Cpu> : public WeightInfo {
 
     /// Decodes a block into double: by default widened from float.
     virtual void read(const WeightBlock& block, double* destination) const { read_through_float(block, destination); }
+
+    /// A hint that the block will be read soon: strides and destination do not matter. By default nothing happens.
+    virtual void prefetch(const WeightBlock&) const {}
 
     /// ‖W[o, :]‖² for every output o, summed in double. Shape [out].
     std::vector<double> row_norms_squared() const {
@@ -130,6 +135,13 @@ class DenseWeight<S, Cpu> final : public Weight<Cpu> {
     void read(const WeightBlock& block, float* destination) const override { copy(block, destination); }
     void read(const WeightBlock& block, bf16* destination) const override { copy(block, destination); }
     void read(const WeightBlock& block, double* destination) const override { copy(block, destination); }
+    void prefetch(const WeightBlock& block) const override {
+        if (orientation() == Orientation::out_in && block.in_stride == 1) {
+            prefetch_rows(values_.data() + block.out * in() + block.in, block.out_count, block.in_count, in());
+        } else if (orientation() == Orientation::in_out && block.out_stride == 1) {
+            prefetch_rows(values_.data() + block.in * out() + block.out, block.in_count, block.out_count, out());
+        }
+    }
 
   private:
     static std::int64_t extent(const Tensor<S, Cpu>& values, int dim) {

@@ -16,144 +16,189 @@
 namespace lowrank {
 namespace detail {
 
-/// How a product is cut into blocks, for registers of `width` floats. In elements; the sizes keep a block of A and a
-/// group of panels of B in the second-level cache. All row counts are multiples of the tile's rows. The order in which
-/// an element's products are summed does not depend on them.
+/// How a product is cut into blocks, for registers of `width` floats. In elements; all row counts are multiples of the
+/// tile's rows. The order in which an element's products are summed does not depend on it.
 struct MatmulBlocks {
     int width, lanes, tile_rows;
-    std::int64_t panel = 2 * lanes;                         // columns of a panel of B
-    std::int64_t group = 4 * panel;                         // columns of a task
-    std::int64_t rows = 0;                                  // rows of a task
-    std::int64_t cached_rows = 224 / tile_rows * tile_rows; // rows of A that meet a group before the next rows
-    bool by_rows = false;                                   // B's rows are read in long runs, a few at a time
-    static constexpr std::int64_t k = 256;                  // steps of k between visits of the sums
-    static constexpr std::int64_t rows_at_once = 8;         // likewise, by rows
+    std::int64_t panel = 2 * lanes;            // columns of a panel of B
+    std::int64_t group = 4 * panel;            // columns of a task
+    std::int64_t rows = 0;                     // rows of a task
+    std::int64_t k = 0;                        // steps of k between visits of the sums
+    std::int64_t cached_rows = 16 * tile_rows; // rows of A that meet a group before the next rows
+    bool by_rows = false;                      // B's rows are read in long runs, a few at a time
 
-    /// For a product of m rows and n columns. About 512 rows are a task, and all tasks get nearly as many, because each
-    /// packs its panels. A single strip of rows waits for the memory that B lies in: there B is read in its own order.
+    /// For a product of m rows, n columns and k steps. Each task packs its panels, so a task has as many rows as the
+    /// second-level cache has room for their sums; but there are to be three tasks for a thread. A single strip of rows
+    /// waits for the memory that B lies in: there B is read in its own order.
     template <class C>
-    static MatmulBlocks of(int width, std::int64_t m, std::int64_t n, bool b_has_contiguous_rows) {
+    static MatmulBlocks of(int width, std::int64_t m, std::int64_t n, std::int64_t k, bool b_has_contiguous_rows) {
+        constexpr std::int64_t most_rows = 1152, least_strips = 8;
+        constexpr std::int64_t most_k = 272;              // so much of a panel, in floats, is 34 KiB
+        constexpr std::int64_t most_panels = 24, few = 8; // by rows: their sets in the cache differ
         MatmulBlocks blocks{.width = width, .lanes = tile_lanes<C>(width), .tile_rows = tile_rows_of(width)};
-        const std::int64_t strips = (m + blocks.tile_rows - 1) / blocks.tile_rows;
-        const std::int64_t tasks = std::max<std::int64_t>(1, (m + 256) / 512);
-        blocks.rows = (strips + tasks - 1) / tasks * blocks.tile_rows;
+        const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
+        const std::int64_t tasks = std::max(
+            pieces(m, most_rows), std::min(pieces(3 * num_threads(), pieces(n, blocks.group)), strips / least_strips));
+        blocks.rows = pieces(strips, tasks) * blocks.tile_rows;
+        blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most_k)));
         if (strips == 1 && b_has_contiguous_rows) {
-            constexpr std::int64_t most = 24; // panels; their rows then do not meet in the sets of the cache
-            const std::int64_t panels = (n + blocks.panel - 1) / blocks.panel, shares = 2 * num_threads();
             blocks.by_rows = true;
-            blocks.group = std::clamp<std::int64_t>((panels + shares - 1) / shares, 1, most) * blocks.panel;
+            blocks.k = few;
+            blocks.group = std::clamp<std::int64_t>(pieces(panels, 2 * num_threads()), 1, most_panels) * blocks.panel;
         }
         return blocks;
     }
 
-    /// Whether this factor is read by rows.
-    template <class T>
-    bool reads_rows(const MatrixOperand<T, Cpu>& b) const {
-        return by_rows && rows_are_contiguous(b);
-    }
+    /// How many pieces of at most `most` cover `whole`.
+    static constexpr std::int64_t pieces(std::int64_t whole, std::int64_t most) { return (whole + most - 1) / most; }
 };
 
 /// A product whose left factor is packed: all that its tasks share.
 template <class T, class Out>
 struct MatmulTasks {
     using C = compute_t<T>;
-    std::int64_t m, n;
+    std::int64_t m, n, k; // k: of all segments together
     std::span<const MatmulSegment<T, Cpu>> segments;
     MatmulBlocks blocks;
-    const C* packed_a; // per segment: strips of tile-rows rows, each k × tile-rows
+    const C* packed_a; // strips of tile-rows rows, each k × tile-rows
     Out* out;          // [m, n], row-major
     MatmulEpilogue<T, Out> epilogue;
+
+    /// Calls visit(segment, first row of its B, rows, rows before these) for the parts of steps k0 … k0 + count - 1.
+    template <class Visit>
+    void for_steps(std::int64_t k0, std::int64_t count, const Visit& visit) const {
+        std::int64_t begin = 0;
+        for (const MatmulSegment<T, Cpu>& segment : segments) {
+            const std::int64_t from = std::max(k0, begin), to = std::min(k0 + count, begin + segment.k);
+            if (from < to) {
+                visit(segment, from - begin, to - from, from - k0);
+            }
+            begin += segment.k;
+        }
+    }
+
+    /// Packs steps k0 … k0 + count - 1 of B, `columns` from `column` on, into rows of `stride` values.
+    void pack(std::int64_t k0, std::int64_t count, std::int64_t column, std::int64_t columns, std::int64_t stride,
+              C* target) const {
+        if (columns < stride) {
+            std::fill(target, target + count * stride, C(0));
+        }
+        for_steps(k0, count, [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t before) {
+            C* part = target + before * stride;
+            read_block(segment.b, row, rows, column, columns, part, stride);
+            if (segment.scale != C(1)) {
+                for (std::int64_t i = 0; i < rows * stride; ++i) {
+                    part[i] *= segment.scale;
+                }
+            }
+        });
+    }
+
+    /// Asks the caches for steps of B that will be packed soon.
+    void prefetch(std::int64_t k0, std::int64_t count, std::int64_t column, std::int64_t columns) const {
+        for_steps(k0, count, [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t) {
+            prefetch_block(segment.b, row, rows, column, columns);
+        });
+    }
 };
 
-/// The sums of one task: a block of rows by a group of panels, over all of k.
+/// The block of B that is packed next. It is fetched into the cache a little before each of `strips` strips.
+template <class T, class Out>
+class BlockAhead {
+  public:
+    BlockAhead(const MatmulTasks<T, Out>& problem, std::int64_t k0, std::int64_t column, std::int64_t strips)
+        : problem_(problem),
+          k_(k0),
+          end_(column < problem.n && !problem.blocks.by_rows ? std::min(k0 + problem.blocks.k, problem.k) : k0),
+          step_(end_ == k0 ? 0 : MatmulBlocks::pieces(end_ - k0, std::max<std::int64_t>(strips, 1))),
+          column_(column),
+          columns_(std::min(problem.blocks.group, problem.n - column)) {}
+
+    void fetch() {
+        if (k_ < end_) {
+            const std::int64_t steps = std::min(step_, end_ - k_);
+            problem_.prefetch(k_, steps, column_, columns_);
+            k_ += steps;
+        }
+    }
+
+  private:
+    const MatmulTasks<T, Out>& problem_;
+    std::int64_t k_, end_, step_, column_, columns_;
+};
+
+/// One task: a block of rows by a group of panels, over all of k. While it multiplies by one block of B, it asks the
+/// caches for the next one, which may be that of another task, from `next_column` on.
 struct MultiplyBlock {
     template <int Width, class T, class Out>
-    [[gnu::always_inline]] static inline void run(const MatmulTasks<T, Out>& problem, std::int64_t row0,
-                                                  std::int64_t column0, compute_t<T>* sums, compute_t<T>* packed_b) {
+    LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t row0, std::int64_t column0,
+                                   std::int64_t next_column, compute_t<T>* sums, compute_t<T>* packed_b) {
         using C = compute_t<T>;
         constexpr int lanes = tile_lanes<C>(Width), tile_rows = tile_rows_of(Width), panel = 2 * lanes;
         const MatmulBlocks& blocks = problem.blocks;
         const std::int64_t rows = std::min(blocks.rows, problem.m - row0);
         const std::int64_t columns = std::min(blocks.group, problem.n - column0);
-        const C* packed_a = problem.packed_a;
-        bool accumulate = false;
-        for (const MatmulSegment<T, Cpu>& segment : problem.segments) {
-            // A block of B lies in panels one after the other, or as rows of the whole group.
-            const bool by_rows = blocks.reads_rows(segment.b);
-            const std::int64_t k_block = by_rows ? blocks.rows_at_once : blocks.k;
-            const std::int64_t b_stride = by_rows ? blocks.group : panel, to_panel = by_rows ? 1 : blocks.k;
-            for (std::int64_t k0 = 0; k0 < segment.k; k0 += k_block) {
-                const std::int64_t k = std::min(k_block, segment.k - k0);
-                const std::int64_t step = by_rows ? columns : panel;
-                for (std::int64_t p = 0; p < columns; p += step) {
-                    pack(segment, k0, k, column0 + p, std::min(step, columns - p), b_stride, packed_b + p * to_panel);
+        const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
+        const std::int64_t b_stride = blocks.by_rows ? panels * panel : panel;
+        const bool is_single = problem.k <= blocks.k; // then each strip's sums can use the same memory
+        std::int64_t k0 = 0;
+        do { // once without any k, too: the empty sum
+            const std::int64_t k = std::min(blocks.k, problem.k - k0);
+            if (blocks.by_rows) {
+                problem.pack(k0, k, column0, columns, b_stride, packed_b);
+            } else {
+                for (std::int64_t p = 0; p < columns; p += panel) {
+                    problem.pack(k0, k, column0 + p, std::min<std::int64_t>(panel, columns - p), panel,
+                                 packed_b + p * k);
                 }
-                for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
-                    const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
-                    for (std::int64_t p = 0; p < columns; p += panel) {
-                        const C* b = packed_b + p * to_panel;
-                        for (std::int64_t r = r0; r < end; r += tile_rows) {
-                            const C* a = packed_a + (row0 + r) * segment.k + k0 * tile_rows;
-                            C* c = sums + p * rows + r * panel;
-                            const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
-                            if (columns - p <= lanes) {
-                                multiply_strip<C, Width, 1>(count, a, b, b_stride, c, k, accumulate);
-                            } else {
-                                multiply_strip<C, Width, 2>(count, a, b, b_stride, c, k, accumulate);
+            }
+            const bool is_last = k0 + k == problem.k;
+            BlockAhead ahead(problem, is_last ? 0 : k0 + k, is_last ? next_column : column0, panels * rows / tile_rows);
+            for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
+                const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
+                for (std::int64_t p = 0; p < columns; p += panel) {
+                    const C* b = packed_b + (blocks.by_rows ? p : p * k);
+                    const int width = static_cast<int>(std::min<std::int64_t>(panel, columns - p));
+                    for (std::int64_t r = r0; r < end; r += tile_rows) {
+                        ahead.fetch();
+                        const C* a = problem.packed_a + (row0 + r) * problem.k + k0 * tile_rows;
+                        C* c = sums + (is_single ? 0 : p * rows + r * panel);
+                        const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
+                        if (width <= lanes) {
+                            multiply_strip<C, Width, 1>(count, a, b, b_stride, c, k, k0 != 0);
+                        } else {
+                            multiply_strip<C, Width, 2>(count, a, b, b_stride, c, k, k0 != 0);
+                        }
+                        if (is_last) {
+                            for (std::int64_t i = 0; i < count; ++i) {
+                                finish_row<lanes>(problem.epilogue, c + i * panel, width, column0 + p,
+                                                  (row0 + r + i) * problem.n + column0 + p, problem.out);
                             }
                         }
                     }
                 }
-                accumulate = true;
             }
-            packed_a += (problem.m + tile_rows - 1) / tile_rows * tile_rows * segment.k;
-        }
-        for (std::int64_t p = 0; p < columns; p += panel) {
-            const int width = static_cast<int>(std::min<std::int64_t>(panel, columns - p));
-            for (std::int64_t r = 0; r < rows; ++r) {
-                C* row = sums + p * rows + r * panel;
-                if (!accumulate) { // no k at all: the empty sum
-                    std::fill(row, row + panel, C(0));
-                }
-                finish_row<lanes>(problem.epilogue, row, width, column0 + p, (row0 + r) * problem.n + column0 + p,
-                                  problem.out);
-            }
-        }
-    }
-
-  private:
-    template <class T, class C>
-    static void pack(const MatmulSegment<T, Cpu>& segment, std::int64_t k0, std::int64_t k, std::int64_t column,
-                     std::int64_t columns, std::int64_t stride, C* target) {
-        if (columns < stride) {
-            std::fill(target, target + k * stride, C(0));
-        }
-        read_block(segment.b, k0, k, column, columns, target, stride);
-        if (segment.scale != C(1)) {
-            for (std::int64_t i = 0; i < k * stride; ++i) {
-                target[i] *= segment.scale;
-            }
-        }
+            k0 += blocks.k;
+        } while (k0 < problem.k);
     }
 };
 
 /// Packs the rows of the left factors into strips: within a strip, the rows' values of one step of k lie together.
 template <class T>
-void pack_strips(std::span<const MatmulSegment<T, Cpu>> segments, std::int64_t m, std::int64_t tile_rows,
-                 compute_t<T>* target) {
-    const std::int64_t strips = (m + tile_rows - 1) / tile_rows;
-    for (const MatmulSegment<T, Cpu>& segment : segments) {
-        const std::int64_t grain =
-            std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(segment.k, 1)));
-        parallel_chunks(strips, grain, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t strip = begin; strip < end; ++strip) {
-                const std::int64_t row = strip * tile_rows;
-                read_block(segment.a.transposed(), 0, segment.k, row, std::min(tile_rows, m - row),
-                           target + row * segment.k, tile_rows);
+void pack_strips(std::span<const MatmulSegment<T, Cpu>> segments, std::int64_t m, std::int64_t k,
+                 std::int64_t tile_rows, compute_t<T>* target) {
+    const std::int64_t strips = MatmulBlocks::pieces(m, tile_rows);
+    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(k, 1)));
+    parallel_chunks(strips, grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t strip = begin; strip < end; ++strip) {
+            const std::int64_t row = strip * tile_rows;
+            compute_t<T>* part = target + row * k;
+            for (const MatmulSegment<T, Cpu>& segment : segments) {
+                read_block(segment.a.transposed(), 0, segment.k, row, std::min(tile_rows, m - row), part, tile_rows);
+                part += tile_rows * segment.k;
             }
-        });
-        target += strips * tile_rows * segment.k;
-    }
+        }
+    });
 }
 
 } // namespace detail
@@ -167,25 +212,29 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     if (m == 0 || n == 0) {
         return;
     }
-    const auto blocks = detail::MatmulBlocks::of<C>(
-        simd::width_of(simd::active_isa()), m, n, !segments.empty() && detail::rows_are_contiguous(segments.front().b));
-    std::int64_t k = 0, packed_k = 0; // in all, and of a block of B at most
+    std::int64_t k = 0;
     for (const MatmulSegment<T, Cpu>& segment : segments) {
         k += segment.k;
-        packed_k = std::max(packed_k, blocks.reads_rows(segment.b) ? blocks.rows_at_once : blocks.k);
     }
-    const std::int64_t padded = (m + blocks.tile_rows - 1) / blocks.tile_rows * blocks.tile_rows;
+    const auto blocks =
+        detail::MatmulBlocks::of<C>(simd::width_of(simd::active_isa()), m, n, k,
+                                    !segments.empty() && detail::rows_are_contiguous(segments.front().b));
+    const std::int64_t padded = detail::MatmulBlocks::pieces(m, blocks.tile_rows) * blocks.tile_rows;
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * k) * sizeof(C));
     C* packed_a = static_cast<C*>(memory.mutable_data());
-    detail::pack_strips(segments, m, blocks.tile_rows, packed_a);
-    const detail::MatmulTasks<T, Out> problem{m, n, segments, blocks, packed_a, out, epilogue};
-    const std::int64_t row_blocks = (m + blocks.rows - 1) / blocks.rows, groups = (n + blocks.group - 1) / blocks.group;
+    detail::pack_strips(segments, m, k, blocks.tile_rows, packed_a);
+    const detail::MatmulTasks<T, Out> problem{m, n, k, segments, blocks, packed_a, out, epilogue};
+    const std::int64_t row_blocks = detail::MatmulBlocks::pieces(m, blocks.rows);
+    const std::int64_t groups = detail::MatmulBlocks::pieces(n, blocks.group);
+    const std::int64_t sums_of_task = (k <= blocks.k ? blocks.tile_rows : std::min(blocks.rows, padded)) * blocks.group;
     parallel_for(row_blocks * groups, [&](std::int64_t task) {
-        const std::int64_t row0 = task % row_blocks * blocks.rows, column0 = task / row_blocks * blocks.group;
-        const std::int64_t rows = std::min(blocks.rows, m - row0);
-        auto scratch = Storage<Cpu>::allocate(static_cast<std::size_t>((rows + packed_k) * blocks.group) * sizeof(C));
+        const std::int64_t next = task + num_threads(); // of this thread, when all tasks take the same time
+        auto scratch =
+            Storage<Cpu>::allocate(static_cast<std::size_t>(sums_of_task + blocks.k * blocks.group) * sizeof(C));
         C* sums = static_cast<C*>(scratch.mutable_data());
-        simd::run_for_isa<detail::MultiplyBlock>(problem, row0, column0, sums, sums + rows * blocks.group);
+        simd::run_for_isa<detail::MultiplyBlock>(problem, task % row_blocks * blocks.rows,
+                                                 task / row_blocks * blocks.group, next / row_blocks * blocks.group,
+                                                 sums, sums + sums_of_task);
     });
 }
 

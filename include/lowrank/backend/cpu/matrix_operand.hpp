@@ -40,11 +40,34 @@ void read_block(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_
     }
 }
 
+template <class S>
+void prefetch_block(const MatrixView<S>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
+                    std::int64_t columns) {
+    if (from.column_stride == 1) {
+        prefetch_rows(from.data + row * from.row_stride + column, rows, columns, from.row_stride);
+    }
+}
+
+/// Asks the caches for a block that will be read soon, where its rows are contiguous: the processor foresees the other
+/// order, which reads long runs, by itself.
+template <class T>
+void prefetch_block(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
+                    std::int64_t columns) {
+    if (from.weight != nullptr) {
+        from.weight->prefetch(from.transposed ? WeightBlock{row, rows, column, columns, 0, 1}
+                                              : WeightBlock{column, columns, row, rows, 1, 0});
+    } else if (from.values.data != nullptr) {
+        prefetch_block(from.values, row, rows, column, columns);
+    } else {
+        prefetch_block(from.parameters, row, rows, column, columns);
+    }
+}
+
 /// Whether neighbours in a row of the factor are neighbours in memory.
 template <class T>
 bool rows_are_contiguous(const MatrixOperand<T, Cpu>& from) {
     if (from.weight != nullptr) {
-        return (from.weight->orientation() == Orientation::out_in) == from.transposed;
+        return (from.weight->layout() == Orientation::out_in) == from.transposed;
     }
     return (from.values.data != nullptr ? from.values.column_stride : from.parameters.column_stride) == 1;
 }

@@ -25,6 +25,14 @@ struct Exp {
     }
     static double reference(double x) { return std::exp(x); }
 };
+struct SoftmaxExp {
+    static constexpr double budget = 2;
+    template <class V>
+    static LOWRANK_INLINE V apply(V x) {
+        return softmax_exp(min(x, V(88.0f)));
+    }
+    static double reference(double x) { return x < -87.0 ? 0.0 : std::exp(x > 88.0 ? 88.0 : x); }
+};
 struct Log {
     static constexpr double budget = 2;
     template <class V>
@@ -125,6 +133,9 @@ float at(Isa isa, float x) {
 TEST_CASE("exp is within its budget over all floats") {
     check_all_floats<Exp>();
 }
+TEST_CASE("softmax_exp is within its budget over all floats up to 88") {
+    check_all_floats<SoftmaxExp>();
+}
 TEST_CASE("log is within its budget over all floats") {
     check_all_floats<Log>();
 }
@@ -145,6 +156,9 @@ TEST_CASE("special values") {
         CHECK(at<Exp>(isa, 88.72284f) == inf);
         CHECK(at<Exp>(isa, -104.0f) == 0.0f);
         CHECK(at<Exp>(isa, -100.0f) > 0.0f); // subnormal
+        CHECK(at<SoftmaxExp>(isa, 0.0f) == 1.0f);
+        CHECK(at<SoftmaxExp>(isa, std::numeric_limits<float>::lowest()) == 0.0f);
+        CHECK(std::isnan(at<SoftmaxExp>(isa, not_a_number)));
         CHECK(at<Log>(isa, 1.0f) == 0.0f);
         CHECK(at<Log>(isa, 0.0f) == -inf);
         CHECK(at<Log>(isa, -0.0f) == -inf);

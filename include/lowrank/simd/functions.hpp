@@ -27,6 +27,15 @@ LOWRANK_INLINE V polynomial(V x, V c, Rest... rest) {
 // ln 2 as a sum whose first part has few enough bits that multiples of it are exact.
 inline constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
 
+// e^r for r = x - n·ln 2, where n is the integer nearest to x / ln 2.
+template <class V>
+LOWRANK_INLINE V exp_of_remainder(V x, V n) {
+    const V r = fma(n, V(-ln2_low), fma(n, V(-ln2_high), x));
+    const V p = polynomial(r, V(0.5f), V(0.166666657f), V(0.0416662954f), V(0.00833349768f), V(0.00139446883f),
+                           V(0.000197903122f));
+    return fma(r * r, p, r) + V(1.0f);
+}
+
 } // namespace detail
 
 /// e^x, within 2 ULP; infinity above 88.72, subnormal below -87.34, 0 below -103.97.
@@ -42,15 +51,26 @@ LOWRANK_INLINE Vec<float, N> exp(Vec<float, N> x) {
     const V shifted = fma(x, V(1.44269504f), V(round));
     const naturals whole = (naturals)shifted.v - (naturals)V(round).v;
     const V n = typename V::Raw{__builtin_convertvector((integers)whole, typename V::type)};
-    const V r = fma(n, V(-detail::ln2_low), fma(n, V(-detail::ln2_high), x));
-    const V p = detail::polynomial(r, V(0.5f), V(0.166666657f), V(0.0416662954f), V(0.00833349768f), V(0.00139446883f),
-                                   V(0.000197903122f));
-    const V power = fma(r * r, p, r) + V(1.0f);
+    const V power = detail::exp_of_remainder(x, n);
     // 2^n as two factors, since it may not be a float itself.
     const naturals half = (naturals)((integers)whole >> 1);
     const V first = V::from_bits((half + 127) << 23);
     const V second = V::from_bits((whole - half + 127) << 23);
     return power * first * second;
+}
+
+/// e^x for x up to 88, within 2 ULP above -87 and 0 below: what a softmax needs, cheaper than exp. NaN stays NaN.
+template <int N>
+LOWRANK_INLINE Vec<float, N> softmax_exp(Vec<float, N> x) {
+    using V = Vec<float, N>;
+    using naturals = typename V::naturals;
+    constexpr float round = 0x1.8p23f, least = -87.0f;
+    const V bounded = max(x, V(least));
+    const V shifted = fma(bounded, V(1.44269504f), V(round));
+    const naturals whole = (naturals)shifted.v - (naturals)V(round).v;
+    const V n = typename V::Raw{__builtin_convertvector((typename V::integers)whole, typename V::type)};
+    const V power = V::from_bits((whole + 127) << 23) * detail::exp_of_remainder(bounded, n);
+    return select(x < V(least), V(0.0f), power);
 }
 
 /// The natural logarithm, within 2 ULP; -infinity at 0, NaN below.
@@ -121,6 +141,10 @@ LOWRANK_INLINE Vec<double, N> lane_by_lane(Vec<double, N> x) {
 template <int N>
 LOWRANK_INLINE Vec<double, N> exp(Vec<double, N> x) {
     return detail::lane_by_lane<::exp>(x);
+}
+template <int N>
+LOWRANK_INLINE Vec<double, N> softmax_exp(Vec<double, N> x) {
+    return exp(x);
 }
 template <int N>
 LOWRANK_INLINE Vec<double, N> log(Vec<double, N> x) {

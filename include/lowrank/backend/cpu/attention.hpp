@@ -13,6 +13,7 @@
 #include "lowrank/backend/cpu/dropout.hpp"
 #include "lowrank/backend/cpu/rows.hpp"
 #include "lowrank/core/storage.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 
 namespace lowrank {
 
@@ -184,12 +185,21 @@ inline AttentionLayout attention_output_layout(const AttentionSizes& s) {
 /// The rows of `from` [count, from_row] as columns of `to` [dim, 64]; the other columns become zero.
 template <class S>
 void attention_transpose(int count, int dim, const S* from, int from_row, S* to) {
-    for (int d = 0; d < dim; ++d) {
-        S* column = to + d * attention_tile;
-        for (int i = 0; i < count; ++i) {
-            column[i] = from[i * from_row + d];
-        }
-        std::fill(column + count, column + attention_tile, S(0));
+    if (count < attention_tile) {
+        std::fill_n(to, dim * attention_tile, S(0));
+    }
+    copy_block(count, dim, from, from_row, to, 1, attention_tile);
+}
+
+/// Writes the columns of `from` [dim, 64], which are queries, times a factor each, to where the queries lie in `to`.
+/// `from` is changed; `rows` is memory for its transpose.
+template <class T>
+void attention_scatter(const AttentionQueries<T>& queries, int dim, compute_t<T>* from, const compute_t<T>* factors,
+                       const AttentionLayout& layout, compute_t<T>* rows, T* to) {
+    simd::run_for_isa<AttentionScaleColumns>(dim, queries.count, factors, from);
+    copy_block(dim, queries.count, from, attention_tile, rows, 1, dim);
+    for (int i = 0; i < queries.count; ++i) {
+        copy_block(1, dim, rows + i * dim, dim, to + queries.offset(i, layout), dim, 1);
     }
 }
 
@@ -233,23 +243,12 @@ void attention_forward_task(const AttentionProblem<T>& problem, std::int64_t bat
             attention_product<S>(dim, block.count, count, values, 1, dim, scores, tile, output, tile, true);
         }
         for (int i = 0; i < block.count; ++i) {
-            T* target = y + block.offset(i, output_layout);
-            for (int d = 0; d < dim; ++d) {
-                target[d] = static_cast<T>(output[d * tile + i] / sums[i]);
-            }
             logsumexp[block.row[i]] = maxima[i] + std::log(sums[i]);
         }
-    }
-}
-
-/// Writes a task's sums to the gradient of k or v of one head.
-template <class T, class S>
-void scatter_keys(std::int64_t keys, std::int64_t dim, const S* from, std::int64_t from_row, T* to,
-                  std::int64_t row_stride) {
-    for (std::int64_t i = 0; i < keys; ++i) {
-        for (std::int64_t d = 0; d < dim; ++d) {
-            to[i * row_stride + d] = static_cast<T>(from[i * from_row + d]);
+        for (int i = 0; i < tile; ++i) {
+            sums[i] = S(1) / sums[i];
         }
+        attention_scatter(block, dim, output, sums, output_layout, q, y);
     }
 }
 
@@ -319,20 +318,18 @@ void attention_backward_task(const AttentionProblem<T>& problem, std::int64_t ba
                 attention_product<S>(dim, block.count, count, keys, 1, dim, slopes, tile, dq_t, tile, true);
             }
         }
-        for (int i = 0; i < block.count && gradients.dq != nullptr; ++i) {
-            T* target = gradients.dq + block.offset(i, gradients.dq_layout);
-            for (int d = 0; d < dim; ++d) {
-                target[d] = static_cast<T>(dq_t[d * tile + i] * S(problem.rule.scale));
-            }
+        if (gradients.dq != nullptr) {
+            std::fill_n(shift, tile, S(problem.rule.scale));
+            attention_scatter(block, dim, dq_t, shift, gradients.dq_layout, dout_t, gradients.dq);
         }
     }
     if (gradients.dk != nullptr) {
-        scatter_keys(s.length_kv, dim, dk, padded, gradients.dk + gradients.dk_layout.at(batch, 0, kv_head),
-                     gradients.dk_layout.row);
+        copy_block(s.length_kv, dim, dk, padded, gradients.dk + gradients.dk_layout.at(batch, 0, kv_head),
+                   gradients.dk_layout.row, 1);
     }
     if (gradients.dv != nullptr) {
-        scatter_keys(s.length_kv, dim, dv, padded, gradients.dv + gradients.dv_layout.at(batch, 0, kv_head),
-                     gradients.dv_layout.row);
+        copy_block(s.length_kv, dim, dv, padded, gradients.dv + gradients.dv_layout.at(batch, 0, kv_head),
+                   gradients.dv_layout.row, 1);
     }
 }
 

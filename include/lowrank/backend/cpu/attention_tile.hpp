@@ -8,6 +8,7 @@
 #include "lowrank/simd/functions.hpp"
 #include "lowrank/simd/memory.hpp"
 #include "lowrank/simd/vec.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 
 namespace lowrank::detail {
 
@@ -20,9 +21,11 @@ struct AttentionGather {
     [[gnu::always_inline]] static inline void run(int count, int dim, const T* from, const std::int64_t* offsets,
                                                   S scale, S* to, int to_row) {
         using V = simd::Vec<S, Width * 4 / sizeof(S)>;
+        constexpr int ahead = 8; // vectors lie pages apart: the processor does not foresee the next
         for (int i = 0; i < count; ++i) {
             const T* source = from + offsets[i];
             S* target = to + i * to_row;
+            prefetch_rows(from + offsets[i + ahead < count ? i + ahead : i], 1, dim, 0);
             int d = 0;
             for (; d + V::size <= dim; d += V::size) {
                 simd::store(simd::load<V>(source + d) * V(scale), target + d);
@@ -124,46 +127,94 @@ struct AttentionSoftmax {
     template <int Width, class S>
     [[gnu::always_inline]] static inline void run(int keys, int queries, S* scores, const AttentionWindow<S>& window,
                                                   const S* factors, S* maxima, S* sums, S* output, int head_dim) {
-        using V = simd::Vec<S, Width * 4 / sizeof(S)>;
-        for (int q = 0; q < queries; q += V::size) {
-            const V before = simd::load<V>(maxima + q);
-            V maximum = before;
-            if (window.low != nullptr) {
-                const V low = simd::load<V>(window.low + q), high = simd::load<V>(window.high + q);
-                for (int key = 0; key < keys; ++key) {
-                    S* score = scores + key * attention_tile + q;
-                    const V index(static_cast<S>(key));
-                    // Not −∞: a query that sees nothing so far must not give ∞ − ∞. What it sums up is multiplied by
-                    // zero as soon as its maximum becomes that of a real score.
-                    const V seen = select((low <= index) & (index <= high), simd::load<V>(score), V(unseen<S>));
-                    simd::store(seen, score);
-                    maximum = max(maximum, seen);
-                }
-            } else {
-                for (int key = 0; key < keys; ++key) {
-                    maximum = max(maximum, simd::load<V>(scores + key * attention_tile + q));
-                }
-            }
-            const V rescale = simd::exp(before - maximum);
-            V sum = simd::load<V>(sums + q) * rescale;
-            for (int key = 0; key < keys; ++key) {
-                S* score = scores + key * attention_tile + q;
-                const V p = simd::exp(simd::load<V>(score) - maximum);
-                sum += p;
-                simd::store(factors ? p * simd::load<V>(factors + key * attention_tile + q) : p, score);
-            }
-            simd::store(maximum, maxima + q);
-            simd::store(sum, sums + q);
-            for (int d = 0; d < head_dim; ++d) {
-                S* out = output + d * attention_tile + q;
-                simd::store(simd::load<V>(out) * rescale, out);
-            }
+        constexpr int lanes = Width * 4 / static_cast<int>(sizeof(S)), wide = 4; // exp is a long chain: four at a time
+        int q = 0;
+        for (; q + (wide - 1) * lanes < queries; q += wide * lanes) {
+            step<lanes, wide>(keys, q, scores, window, factors, maxima, sums, output, head_dim);
+        }
+        for (; q < queries; q += lanes) {
+            step<lanes, 1>(keys, q, scores, window, factors, maxima, sums, output, head_dim);
         }
     }
 
     /// The score of a key that is not seen, and the maximum before the first key.
     template <class S>
     static constexpr S unseen = std::numeric_limits<S>::lowest();
+
+  private:
+    template <int Lanes, int Vectors, class S>
+    [[gnu::always_inline]] static inline void step(int keys, int q, S* scores, const AttentionWindow<S>& window,
+                                                   const S* factors, S* maxima, S* sums, S* output, int head_dim) {
+        using V = simd::Vec<S, Lanes>;
+        V before[Vectors], maximum[Vectors], sum[Vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) {
+            before[v] = maximum[v] = simd::load<V>(maxima + q + v * Lanes);
+        }
+        if (window.low != nullptr) {
+            V low[Vectors], high[Vectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                low[v] = simd::load<V>(window.low + q + v * Lanes);
+                high[v] = simd::load<V>(window.high + q + v * Lanes);
+            }
+            for (int key = 0; key < keys; ++key) {
+                const V index(static_cast<S>(key));
+#pragma GCC unroll 4
+                for (int v = 0; v < Vectors; ++v) {
+                    S* score = scores + key * attention_tile + q + v * Lanes;
+                    // Not −∞: a query that sees nothing so far must not give ∞ − ∞. What it sums up is multiplied by
+                    // zero as soon as its maximum becomes that of a real score.
+                    const V none(unseen<S>);
+                    const V seen = select(low[v] <= index, select(index <= high[v], simd::load<V>(score), none), none);
+                    simd::store(seen, score);
+                    maximum[v] = max(maximum[v], seen);
+                }
+            }
+        } else {
+            for (int key = 0; key < keys; ++key) {
+#pragma GCC unroll 4
+                for (int v = 0; v < Vectors; ++v) {
+                    maximum[v] = max(maximum[v], simd::load<V>(scores + key * attention_tile + q + v * Lanes));
+                }
+            }
+        }
+        V rescale[Vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) {
+            rescale[v] = simd::softmax_exp(before[v] - maximum[v]);
+            sum[v] = simd::load<V>(sums + q + v * Lanes) * rescale[v];
+        }
+        for (int key = 0; key < keys; ++key) {
+            V p[Vectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                p[v] = simd::load<V>(scores + key * attention_tile + q + v * Lanes) - maximum[v];
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                p[v] = simd::softmax_exp(p[v]);
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                const int at = key * attention_tile + q + v * Lanes;
+                sum[v] += p[v];
+                simd::store(factors != nullptr ? p[v] * simd::load<V>(factors + at) : p[v], scores + at);
+            }
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; ++v) {
+            simd::store(maximum[v], maxima + q + v * Lanes);
+            simd::store(sum[v], sums + q + v * Lanes);
+        }
+        for (int d = 0; d < head_dim; ++d) {
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                S* out = output + d * attention_tile + q + v * Lanes;
+                simd::store(simd::load<V>(out) * rescale[v], out);
+            }
+        }
+    }
 };
 
 /// The gradient of the softmax of a tile: with p = exp(score − logsumexp) and dropout factors f (1 when null), replaces
@@ -173,27 +224,63 @@ struct AttentionSoftmaxGradient {
     [[gnu::always_inline]] static inline void run(int keys, int queries, S* scores, S* gradients,
                                                   const AttentionWindow<S>& window, const S* factors,
                                                   const S* logsumexp, const S* delta) {
-        using V = simd::Vec<S, Width * 4 / sizeof(S)>;
-        for (int q = 0; q < queries; q += V::size) {
-            const V shift = simd::load<V>(logsumexp + q), mean = simd::load<V>(delta + q);
-            for (int key = 0; key < keys; ++key) {
-                const int at = key * attention_tile + q;
-                V p = simd::exp(simd::load<V>(scores + at) - shift);
-                if (window.low != nullptr) {
-                    const V index(static_cast<S>(key));
-                    const auto seen =
-                        (simd::load<V>(window.low + q) <= index) & (index <= simd::load<V>(window.high + q));
-                    p = select(seen, p, V(S(0)));
+        constexpr int lanes = Width * 4 / static_cast<int>(sizeof(S)), wide = 4;
+        int q = 0;
+        for (; q + (wide - 1) * lanes < queries; q += wide * lanes) {
+            columns<lanes, wide>(keys, q, scores, gradients, window, factors, logsumexp, delta);
+        }
+        for (; q < queries; q += lanes) {
+            columns<lanes, 1>(keys, q, scores, gradients, window, factors, logsumexp, delta);
+        }
+    }
+
+  private:
+    template <int Lanes, int Vectors, class S>
+    [[gnu::always_inline]] static inline void columns(int keys, int q, S* scores, S* gradients,
+                                                      const AttentionWindow<S>& window, const S* factors,
+                                                      const S* logsumexp, const S* delta) {
+        using V = simd::Vec<S, Lanes>;
+        for (int key = 0; key < keys; ++key) {
+            V p[Vectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                const int lane = q + v * Lanes;
+                p[v] = simd::load<V>(scores + key * attention_tile + lane) - simd::load<V>(logsumexp + lane);
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                p[v] = simd::softmax_exp(p[v]);
+            }
+            if (window.low != nullptr) {
+                const V index(static_cast<S>(key)), none(S(0));
+#pragma GCC unroll 4
+                for (int v = 0; v < Vectors; ++v) {
+                    const int lane = q + v * Lanes;
+                    p[v] = select(index <= simd::load<V>(window.high + lane), p[v], none);
+                    p[v] = select(simd::load<V>(window.low + lane) <= index, p[v], none);
                 }
-                const V gradient = simd::load<V>(gradients + at);
-                if (factors != nullptr) {
-                    const V factor = simd::load<V>(factors + at);
-                    simd::store(p * factor, scores + at);
-                    simd::store(p * (factor * gradient - mean), gradients + at);
-                } else {
-                    simd::store(p, scores + at);
-                    simd::store(p * (gradient - mean), gradients + at);
-                }
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < Vectors; ++v) {
+                const int lane = q + v * Lanes, at = key * attention_tile + lane;
+                const V gradient = simd::load<V>(gradients + at), mean = simd::load<V>(delta + lane);
+                const V factor = factors != nullptr ? simd::load<V>(factors + at) : V(S(1));
+                simd::store(p[v] * factor, scores + at);
+                simd::store(p[v] * (factor * gradient - mean), gradients + at);
+            }
+        }
+    }
+};
+
+/// Multiplies the columns of rows [dim, 64] by a factor each.
+struct AttentionScaleColumns {
+    template <int Width, class S>
+    [[gnu::always_inline]] static inline void run(int dim, int queries, const S* factors, S* rows) {
+        using V = simd::Vec<S, Width * 4 / static_cast<int>(sizeof(S))>;
+        for (int d = 0; d < dim; ++d) {
+            for (int q = 0; q < queries; q += V::size) {
+                S* row = rows + d * attention_tile + q;
+                simd::store(simd::load<V>(row) * simd::load<V>(factors + q), row);
             }
         }
     }

@@ -16,10 +16,12 @@ namespace lowrank {
 
 namespace detail {
 
-/// Rows of logits that are computed together: as many as fill 16 MiB, so that the matrix is reused and memory bounded.
-inline std::int64_t lm_head_rows(std::int64_t vocabulary, std::size_t element) {
-    const std::int64_t rows = (std::int64_t(16) << 20) / std::max<std::int64_t>(1, vocabulary * std::int64_t(element));
-    return std::clamp<std::int64_t>(rows, 16, 512);
+/// How many of `count` rows of logits are computed together: as many as fill 64 MiB, which bounds the memory, and each
+/// chunk as many as the others, because each reads the whole matrix.
+inline std::int64_t lm_head_rows(std::int64_t count, std::int64_t vocabulary, std::size_t element) {
+    const std::int64_t fit = (std::int64_t(64) << 20) / std::max<std::int64_t>(1, vocabulary * std::int64_t(element));
+    const std::int64_t most = std::clamp<std::int64_t>(fit, 16, 1024), chunks = (count + most - 1) / most;
+    return chunks == 0 ? 0 : (count + chunks - 1) / chunks;
 }
 
 } // namespace detail
@@ -61,7 +63,7 @@ Tensor<compute_t<T>, D> lm_head_loss(const Tensor<T, D>& input, const WeightSlot
     if (ew) {
         dw = Tensor<C, D>::zeros(weight.stored_shape());
     }
-    const std::int64_t chunk = std::min(std::max<std::int64_t>(count, 1), detail::lm_head_rows(vocabulary, sizeof(C)));
+    const std::int64_t chunk = detail::lm_head_rows(count, vocabulary, sizeof(C));
     Tensor<C, D> rows = Tensor<C, D>::empty({chunk, width}), drows = Tensor<C, D>::empty({chunk, width});
     Tensor<C, D> logits = Tensor<C, D>::empty({chunk, vocabulary});
     Tensor<double, D> losses = Tensor<double, D>::zeros({count});

@@ -182,3 +182,24 @@ TEST_CASE("checkpoints nest") {
     CHECK(a[w].to_vector() == b[w].to_vector());
     CHECK(a.size() == 2);
 }
+
+TEST_CASE("a result with a recipe is made again where it is saved, not kept") {
+    X x = leaf(one_two);
+    const X y = square(x), sum_of_two = x + x;
+    const Saved<double, Cpu> saved = save(y);
+    CHECK(saved.has_recipe()); // square keeps its input
+    CHECK(saved.get().to_vector() == V{1, 4});
+    CHECK(saved.get().data() != y.data());
+    CHECK_FALSE(save(sum_of_two).has_recipe()); // a sum keeps nothing
+    CHECK_FALSE(save(x).has_recipe());
+    CHECK_FALSE(save(square(one_two)).has_recipe()); // not recorded
+
+    // x⁴ through two squares, the second of which saves the first: its gradient is 4x³, once.
+    const X loss = sum(square(y));
+    CHECK(backward(loss)[x].to_vector() == V{4, 32});
+    CHECK_THROWS_AS(saved.get(), AutogradError); // the recipe was freed with its rule
+
+    const Saved<double, Cpu> late = save(square(x));
+    x.mutable_data()[0] = 5;
+    CHECK_THROWS_AS(late.get(), AutogradError);
+}

@@ -60,24 +60,25 @@ inline void free_node(Node* node) {
 
 } // namespace detail
 
-/// What a node does with its gradient: a callable of any type. std::function would want a copy of it, which is compiled
-/// for each operation and never made.
-template <class T, DeviceTag D>
-class Rule {
+/// A callable of any type. std::function would want a copy of it, which is compiled for each operation and never made.
+template <class Result, class... Arguments>
+class Callable {
   public:
-    Rule() = default;
+    Callable() = default;
     template <class F>
-    requires(!std::same_as<std::decay_t<F>, Rule>) explicit Rule(F&& callable)
+    requires(!std::same_as<std::decay_t<F>, Callable>) explicit Callable(F&& callable)
         : callable_(new std::decay_t<F>(std::forward<F>(callable)),
                     [](void* f) { delete static_cast<std::decay_t<F>*>(f); }),
-          call_([](void* f, const Tensor<T, D>& dy) { (*static_cast<std::decay_t<F>*>(f))(dy); }) {}
+          call_([](void* f, Arguments... arguments) -> Result {
+              return (*static_cast<std::decay_t<F>*>(f))(arguments...);
+          }) {}
 
     explicit operator bool() const { return callable_ != nullptr; }
-    void operator()(const Tensor<T, D>& dy) const { call_(callable_.get(), dy); }
+    Result operator()(Arguments... arguments) const { return call_(callable_.get(), arguments...); }
 
   private:
     std::unique_ptr<void, void (*)(void*)> callable_{nullptr, nullptr};
-    void (*call_)(void*, const Tensor<T, D>&) = nullptr;
+    Result (*call_)(void*, Arguments...) = nullptr;
 };
 
 /// A node whose value is a Tensor<T, D>.
@@ -93,12 +94,14 @@ struct TensorNode final : Node {
             throw AutogradError("backward: this part of the graph was freed by an earlier backward");
         }
         const Tensor<T, D> dy = std::exchange(gradient, {});
-        const Rule<T, D> taken = std::exchange(rule, {}); // freed even where it throws
+        const auto taken = std::exchange(rule, {}); // freed even where it throws
+        recipe = {};
         taken(dy);
     }
 
-    Tensor<T, D> gradient; // what has been collected during a backward
-    Rule<T, D> rule;
+    Tensor<T, D> gradient;                    // what has been collected during a backward
+    Callable<void, const Tensor<T, D>&> rule; // what it does with its gradient
+    Callable<Tensor<T, D>> recipe;            // makes the value once more; most nodes have none
 };
 
 /// A new leaf: the identity of something that gets a gradient of its own.

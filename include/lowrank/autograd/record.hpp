@@ -49,25 +49,44 @@ Edge<T, D> edge(const Tensor<T, D>& input) {
     return is_recording() && input.node() ? Edge<T, D>(input.node(), input.shape()) : Edge<T, D>();
 }
 
-/// A tensor kept for a rule. Reading it throws when it was written to since.
+/// A tensor kept for a rule: its values, or where its node has a recipe the node, which makes them again each time
+/// they are read. Reading throws when it was written to since.
 template <class T, DeviceTag D>
 class Saved {
   public:
     Saved() = default;
-    explicit Saved(const Tensor<T, D>& tensor)
-        : tensor_(tensor.detach()),
-          version_(tensor.defined() ? tensor.version() : 0) {}
+    explicit Saved(const Tensor<T, D>& tensor) {
+        if (tensor.defined() && tensor.node() && node_of(tensor.node()).recipe) {
+            node_ = tensor.node();
+        } else if (tensor.defined()) {
+            tensor_ = tensor.detach();
+            version_ = tensor.version();
+        }
+    }
 
-    const Tensor<T, D>& get() const {
+    Tensor<T, D> get() const {
+        if (node_) {
+            if (!node_of(node_).recipe) {
+                throw AutogradError("backward: this part of the graph was freed by an earlier backward");
+            }
+            return node_of(node_).recipe();
+        }
         if (tensor_.defined() && tensor_.version() != version_) {
             throw AutogradError(concat("backward: a tensor of shape ", tensor_.shape(),
                                        " that the graph needs was overwritten after it was used"));
         }
         return tensor_;
     }
+    /// Whether it keeps no memory of its own.
+    bool has_recipe() const { return node_ != nullptr; }
 
   private:
+    static TensorNode<T, D>& node_of(const std::shared_ptr<Node>& node) {
+        return static_cast<TensorNode<T, D>&>(*node);
+    }
+
     Tensor<T, D> tensor_;
+    std::shared_ptr<Node> node_;
     std::uint64_t version_ = 0;
 };
 
@@ -92,6 +111,16 @@ Tensor<T, D> record(const Tensor<T, D>& value, bool wanted, Rule&& rule) {
         return value;
     }
     return value.with_node(std::shared_ptr<Node>(new TensorNode<T, D>(std::forward<Rule>(rule)), detail::free_node));
+}
+
+/// Gives a recorded result a recipe, which makes its values again from what its rule keeps anyway: then whoever saves
+/// the result keeps no memory for it. For what costs little beside the product that reads it. It runs without
+/// recording.
+template <class T, DeviceTag D, class Recipe>
+void made_again_by(const Tensor<T, D>& result, Recipe&& recipe) {
+    if (result.node()) {
+        static_cast<TensorNode<T, D>&>(*result.node()).recipe = Callable<Tensor<T, D>>(std::forward<Recipe>(recipe));
+    }
 }
 
 /// The short form for an operation of one's own. `rule(dy)` returns the input's gradient, or for several inputs a

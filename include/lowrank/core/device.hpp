@@ -107,18 +107,17 @@ class BlockCache {
     /// New memory. What holds whole huge pages gets them where the system grants them on request: fewer faults at the
     /// first touch, and fewer lookups afterwards.
     static void* from_system(std::size_t bytes) {
-        constexpr std::size_t huge = std::size_t(2) << 20;
-        const std::size_t unit = bytes < huge ? alignment : huge;
-        if (bytes > std::size_t(-1) - unit) {
+        constexpr std::size_t huge = std::size_t(2) << 20, page = 4096;
+        if (bytes > std::size_t(-1) - page) {
             throw std::bad_alloc();
         }
-        const std::size_t whole = (bytes + unit - 1) / unit * unit;
-        void* memory = std::aligned_alloc(unit, whole);
+        const std::size_t unit = bytes < huge ? alignment : page, whole = (bytes + unit - 1) / unit * unit;
+        void* memory = std::aligned_alloc(bytes < huge ? alignment : huge, whole);
         if (memory == nullptr) {
             throw std::bad_alloc();
         }
 #if defined(__linux__)
-        if (unit == huge) {
+        if (bytes >= huge) {
             madvise(memory, whole, MADV_HUGEPAGE); // a wish: that it fails is no error
         }
 #endif

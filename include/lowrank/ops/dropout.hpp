@@ -46,8 +46,13 @@ Tensor<T, D> dropout(const Tensor<T, D>& input, double p, const Tensor<std::int6
     };
     const Tensor<T, D> x = contiguous(input);
     const Edge<T, D> ex = edge(x);
-    return record(apply(x, seed), bool(ex),
-                  [ex, apply, at = save(seed)](const Tensor<T, D>& dy) { ex.add(apply(contiguous(dy), at.get())); });
+    const auto at = save(seed);
+    const Tensor<T, D> result = record(
+        apply(x, seed), bool(ex), [ex, apply, at](const Tensor<T, D>& dy) { ex.add(apply(contiguous(dy), at.get())); });
+    if (const auto sx = save(x); sx.has_recipe()) { // or else x would be kept for it
+        made_again_by(result, [sx, apply, at] { return apply(sx.get(), at.get()); });
+    }
+    return result;
 }
 
 } // namespace lowrank

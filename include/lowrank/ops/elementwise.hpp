@@ -9,6 +9,18 @@
 
 namespace lowrank {
 
+namespace detail {
+
+/// op.f(x), not recorded.
+template <class Op, class T, DeviceTag D>
+Tensor<T, D> apply_unary(const Op& op, const Tensor<T, D>& x) {
+    Tensor<T, D> y = Tensor<T, D>::empty(x.shape());
+    elementwise(D{}, math::Value<Op>{op}, x.shape(), y.mutable_data(), x.data(), x.strides());
+    return y;
+}
+
+} // namespace detail
+
 /// y = op.f(x), element by element, with the gradient dy · op.df(…). T is float, double or bf16, any layout.
 ///
 /// An op of your own is such a struct; see math/unary.hpp for more. Its functions are templates over the value type
@@ -24,22 +36,25 @@ namespace lowrank {
 template <class Op, class T, DeviceTag D>
 Tensor<T, D> unary(const Op& op, const Tensor<T, D>& x) {
     using math::Saves;
-    Tensor<T, D> y = Tensor<T, D>::empty(x.shape());
-    elementwise(D{}, math::Value<Op>{op}, x.shape(), y.mutable_data(), x.data(), x.strides());
+    const Tensor<T, D> y = detail::apply_unary(op, x);
     const auto ex = edge(x);
     const auto saved = save_if(ex && Op::saves != Saves::nothing, Op::saves == Saves::input ? x : y);
-    return record(y, bool(ex), [op, ex, saved](const Tensor<T, D>& dy) {
+    const Tensor<T, D> result = record(y, bool(ex), [op, ex, saved](const Tensor<T, D>& dy) {
         if (Op::saves == Saves::nothing && op.df(1.0) == 1.0) {
             ex.add(dy);
             return;
         }
         // A derivative that reads nothing is computed at any value: dy is at hand.
-        const Tensor<T, D>& at = Op::saves == Saves::nothing ? dy : saved.get();
+        const Tensor<T, D> at = Op::saves == Saves::nothing ? dy : saved.get();
         Tensor<T, D> dx = Tensor<T, D>::empty(dy.shape());
         elementwise(D{}, math::Gradient<Op>{op}, dy.shape(), dx.mutable_data(), dy.data(), dy.strides(), at.data(),
                     at.strides());
         ex.add(dx);
     });
+    if constexpr (Op::saves == Saves::input) {
+        made_again_by(result, [op, saved] { return detail::apply_unary(op, saved.get()); });
+    }
+    return result;
 }
 
 namespace detail {

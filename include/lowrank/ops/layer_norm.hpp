@@ -29,27 +29,39 @@ Tensor<T, D> layer_norm(const Tensor<T, D>& input, const Tensor<compute_t<T>, D>
                        mean.mutable_data(), rstd.mutable_data());
     const Edge ex = edge(x);
     const Edge ew = edge(gain), eb = edge(shift);
-    return record(y, ex || ew || eb,
-                  [=, sx = save_if(ex || ew, x), sw = save_if(ex, gain)](const Tensor<T, D>& upstream) {
-                      const Tensor<T, D> dy = contiguous(upstream);
-                      if (ex) {
-                          Tensor<T, D> dx = Tensor<T, D>::empty(dy.shape());
-                          layer_norm_backward(D{}, rows, n, sx.get().data(), sw.get().data(), mean.data(), rstd.data(),
-                                              dy.data(), dx.mutable_data());
-                          ex.add(dx);
-                      }
-                      if (ew) {
-                          Tensor<C, D> dw = Tensor<C, D>::empty({n});
-                          layer_norm_weight_backward(D{}, rows, n, sx.get().data(), mean.data(), rstd.data(), dy.data(),
-                                                     dw.mutable_data());
-                          ew.add(dw);
-                      }
-                      if (eb) {
-                          Tensor<C, D> db = Tensor<C, D>::empty({n});
-                          sum_rows(D{}, rows, n, dy.data(), db.mutable_data());
-                          eb.add(db);
-                      }
-                  });
+    const auto sx = save_if(ex || ew, x);
+    const auto sw = save(gain), sb = save(shift);
+    const Tensor<T, D> result = record(y, ex || ew || eb, [=](const Tensor<T, D>& upstream) {
+        const Tensor<T, D> dy = contiguous(upstream);
+        if (ex) {
+            Tensor<T, D> dx = Tensor<T, D>::empty(dy.shape());
+            layer_norm_backward(D{}, rows, n, sx.get().data(), sw.get().data(), mean.data(), rstd.data(), dy.data(),
+                                dx.mutable_data());
+            ex.add(dx);
+        }
+        if (ew) {
+            Tensor<C, D> dw = Tensor<C, D>::empty({n});
+            layer_norm_weight_backward(D{}, rows, n, sx.get().data(), mean.data(), rstd.data(), dy.data(),
+                                       dw.mutable_data());
+            ew.add(dw);
+        }
+        if (eb) {
+            Tensor<C, D> db = Tensor<C, D>::empty({n});
+            sum_rows(D{}, rows, n, dy.data(), db.mutable_data());
+            eb.add(db);
+        }
+    });
+    if (ex || ew) {
+        made_again_by(result, [=] {
+            const Tensor<T, D> from = sx.get();
+            Tensor<T, D> again = Tensor<T, D>::empty(from.shape());
+            layer_norm_forward(D{}, rows, n, from.data(), sw.get().data(), sb.get().data(), epsilon,
+                               again.mutable_data(), Tensor<double, D>::empty({rows}).mutable_data(),
+                               Tensor<C, D>::empty({rows}).mutable_data());
+            return again;
+        });
+    }
+    return result;
 }
 
 } // namespace lowrank

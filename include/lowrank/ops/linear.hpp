@@ -10,6 +10,7 @@
 #include "lowrank/backend/cpu/matmul.hpp"
 #include "lowrank/math/apply.hpp"
 #include "lowrank/math/unary.hpp"
+#include "lowrank/ops/elementwise.hpp"
 #include "lowrank/ops/views.hpp"
 
 namespace lowrank {
@@ -76,6 +77,18 @@ Tensor<T, D> through_activation(Activation activation, const Tensor<T, D>& z, co
     case Activation::gelu_erf: return gradient(math::GeluErf{});
     }
     return dy;
+}
+
+/// The activation of z, as the epilogue computes it.
+template <class T, DeviceTag D>
+Tensor<T, D> activated(Activation activation, const Tensor<T, D>& z) {
+    switch (activation) {
+    case Activation::none: break;
+    case Activation::relu: return apply_unary(math::Relu{}, z);
+    case Activation::gelu_tanh: return apply_unary(math::GeluTanh{}, z);
+    case Activation::gelu_erf: return apply_unary(math::GeluErf{}, z);
+    }
+    return z;
 }
 
 /// Σ of segments, without an epilogue, as a new tensor of the given shape ([m, n] when flattened).
@@ -154,11 +167,12 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
         saved_terms.push_back({et, ebt, save_if(ebt, term.t), save_if(et, term.b), term.t.shape(), term.b.size(1),
                                static_cast<C>(term.scale)});
     }
-    return record(
+    const auto sz = save(pre_activation);
+    const Tensor<T, D> result = record(
         y, wanted,
         [=, activation = epilogue.activation, sw = save_if(ex, weight.values()), sx = save_if(ew, x),
-         su = save(unscaled), sz = save(pre_activation), sg = save_if(product_wanted, epilogue.column_scale),
-         terms = std::move(saved_terms), x_shape = x.shape()](const Tensor<T, D>& upstream) {
+         su = save(unscaled), sg = save_if(product_wanted, epilogue.column_scale), terms = std::move(saved_terms),
+         x_shape = x.shape()](const Tensor<T, D>& upstream) {
             const Tensor<T, D> dy = contiguous(upstream);
             if (er) {
                 er.add(dy);
@@ -188,17 +202,20 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
             const MatrixView<T> du_view = matrix(du.data(), out);
             for (const Term& term : terms) {
                 if (term.eb) { // dB [out, r] = scale · duᵀ·t
-                    const MatrixView<T> t = matrix(term.t.get().data(), term.r);
+                    const Tensor<T, D> kept = term.t.get();
+                    const MatrixView<T> t = matrix(kept.data(), term.r);
                     term.eb.add(detail::product<C, T, D>(out, term.r, {{du_view.transposed(), {t}, rows, term.scale}},
                                                          {out, term.r}));
                 }
                 if (term.et) { // dt = scale · du·B
-                    const MatrixOperand<T, D> b(matrix(term.b.get().data(), term.r));
+                    const Tensor<C, D> kept = term.b.get();
+                    const MatrixOperand<T, D> b(matrix(kept.data(), term.r));
                     term.et.add(detail::product<T, T, D>(rows, term.r, {{du_view, b, out, term.scale}}, term.t_shape));
                 }
             }
             if (ew) { // dW in the orientation in which it is stored
-                const MatrixView<T> x_view = matrix(sx.get().data(), in);
+                const Tensor<T, D> kept = sx.get();
+                const MatrixView<T> x_view = matrix(kept.data(), in);
                 if (weight.orientation() == Orientation::out_in) {
                     ew.add(detail::product<C, T, D>(out, in, {{du_view.transposed(), {x_view}, rows}}, {out, in}));
                 } else {
@@ -211,6 +228,11 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
                     detail::product<T, T, D>(rows, in, {{du_view, MatrixOperand<T, D>(weight, true), out}}, x_shape));
             }
         });
+    if (pre_activation.defined() && !residual.defined()) {
+        made_again_by(result,
+                      [sz, activation = epilogue.activation] { return detail::activated(activation, sz.get()); });
+    }
+    return result;
 }
 
 } // namespace lowrank

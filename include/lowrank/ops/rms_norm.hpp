@@ -27,7 +27,9 @@ Tensor<T, D> rms_norm(const Tensor<T, D>& input, const Tensor<compute_t<T>, D>& 
     rms_norm_forward(D{}, rows, n, x.data(), gain.data(), epsilon, y.mutable_data(), rstd.mutable_data());
     const Edge ex = edge(x);
     const Edge ew = edge(gain);
-    return record(y, ex || ew, [=, sx = save(x), sw = save_if(ex, gain)](const Tensor<T, D>& upstream) {
+    const auto sx = save_if(ex || ew, x);
+    const auto sw = save(gain);
+    const Tensor<T, D> result = record(y, ex || ew, [=](const Tensor<T, D>& upstream) {
         const Tensor<T, D> dy = contiguous(upstream);
         if (ex) {
             Tensor<T, D> dx = Tensor<T, D>::empty(dy.shape());
@@ -41,6 +43,14 @@ Tensor<T, D> rms_norm(const Tensor<T, D>& input, const Tensor<compute_t<T>, D>& 
             ew.add(dw);
         }
     });
+    made_again_by(result, [=] {
+        const Tensor<T, D> from = sx.get();
+        Tensor<T, D> again = Tensor<T, D>::empty(from.shape());
+        rms_norm_forward(D{}, rows, n, from.data(), sw.get().data(), epsilon, again.mutable_data(),
+                         Tensor<C, D>::empty({rows}).mutable_data());
+        return again;
+    });
+    return result;
 }
 
 } // namespace lowrank

@@ -77,6 +77,12 @@ struct MatmulEpilogue {
     Out* unscaled = nullptr;                  ///< [m, n]: u
     Out* pre_activation = nullptr;            ///< [m, n]: u ⊙ column_scale + bias
     bool accumulate = false;
+
+    /// Whether y is u itself: then the product can be summed up in parts.
+    bool is_plain() const {
+        return column_scale == nullptr && bias == nullptr && activation == Activation::none && residual == nullptr &&
+               unscaled == nullptr && pre_activation == nullptr;
+    }
 };
 
 } // namespace lowrank

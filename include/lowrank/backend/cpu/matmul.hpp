@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <span>
 
@@ -57,17 +58,19 @@ struct MatmulBlocks {
 template <class T, class Out>
 struct MatmulTasks {
     using C = compute_t<T>;
-    std::int64_t m, n, k; // k: of all segments together
+    std::int64_t m, n;
+    std::int64_t first, k; // steps first … first + k - 1 of all segments one after the other
     std::span<const MatmulSegment<T, Cpu>> segments;
     MatmulBlocks blocks;
     const C* packed_a; // strips of tile-rows rows, each k × tile-rows
     Out* out;          // [m, n], row-major
     MatmulEpilogue<T, Out> epilogue;
 
-    /// Calls visit(segment, first row of its B, rows, rows before these) for the parts of steps k0 … k0 + count - 1.
+    /// Calls visit(segment, first row of its B, rows, rows before these) for the parts of `count` steps, k0 after the
+    /// first.
     template <class Visit>
     void for_steps(std::int64_t k0, std::int64_t count, const Visit& visit) const {
-        std::int64_t begin = 0;
+        std::int64_t begin = -first;
         for (const MatmulSegment<T, Cpu>& segment : segments) {
             const std::int64_t from = std::max(k0, begin), to = std::min(k0 + count, begin + segment.k);
             if (from < to) {
@@ -184,20 +187,43 @@ struct MultiplyBlock {
 };
 
 /// Packs the rows of the left factors into strips: within a strip, the rows' values of one step of k lie together.
-template <class T>
-void pack_strips(std::span<const MatmulSegment<T, Cpu>> segments, std::int64_t m, std::int64_t k,
-                 std::int64_t tile_rows, compute_t<T>* target) {
-    const std::int64_t strips = MatmulBlocks::pieces(m, tile_rows);
-    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(k, 1)));
+template <class T, class Out>
+void pack_strips(const MatmulTasks<T, Out>& problem, compute_t<T>* target) {
+    const std::int64_t tile_rows = problem.blocks.tile_rows, strips = MatmulBlocks::pieces(problem.m, tile_rows);
+    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(problem.k, 1)));
     parallel_chunks(strips, grain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t strip = begin; strip < end; ++strip) {
-            const std::int64_t row = strip * tile_rows;
-            compute_t<T>* part = target + row * k;
-            for (const MatmulSegment<T, Cpu>& segment : segments) {
-                read_block(segment.a.transposed(), 0, segment.k, row, std::min(tile_rows, m - row), part, tile_rows);
-                part += tile_rows * segment.k;
-            }
+            const std::int64_t row = strip * tile_rows, rows = std::min(tile_rows, problem.m - row);
+            problem.for_steps(0, problem.k,
+                              [&](const auto& segment, std::int64_t k0, std::int64_t k, std::int64_t before) {
+                                  read_block(segment.a.transposed(), k0, k, row, rows,
+                                             target + row * problem.k + before * tile_rows, tile_rows);
+                              });
         }
+    });
+}
+
+/// The product over the problem's steps of k.
+template <class T, class Out>
+void multiply(MatmulTasks<T, Out> problem) {
+    using C = compute_t<T>;
+    const MatmulBlocks& blocks = problem.blocks;
+    const std::int64_t padded = MatmulBlocks::pieces(problem.m, blocks.tile_rows) * blocks.tile_rows;
+    auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * problem.k) * sizeof(C));
+    C* packed_a = static_cast<C*>(memory.mutable_data());
+    pack_strips(problem, packed_a);
+    problem.packed_a = packed_a;
+    const std::int64_t row_blocks = MatmulBlocks::pieces(problem.m, blocks.rows);
+    const std::int64_t groups = MatmulBlocks::pieces(problem.n, blocks.group);
+    const std::int64_t sums_of_task =
+        (problem.k <= blocks.k ? blocks.tile_rows : std::min(blocks.rows, padded)) * blocks.group;
+    parallel_for(row_blocks * groups, [&](std::int64_t task) {
+        const std::int64_t next = task + num_threads(); // of this thread, when all tasks take the same time
+        auto scratch =
+            Storage<Cpu>::allocate(static_cast<std::size_t>(sums_of_task + blocks.k * blocks.group) * sizeof(C));
+        C* sums = static_cast<C*>(scratch.mutable_data());
+        simd::run_for_isa<MultiplyBlock>(problem, task % row_blocks * blocks.rows, task / row_blocks * blocks.group,
+                                         next / row_blocks * blocks.group, sums, sums + sums_of_task);
     });
 }
 
@@ -216,26 +242,22 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     for (const MatmulSegment<T, Cpu>& segment : segments) {
         k += segment.k;
     }
-    const auto blocks =
-        detail::MatmulBlocks::of<C>(simd::width_of(simd::active_isa()), m, n, k,
-                                    !segments.empty() && detail::rows_are_contiguous(segments.front().b));
-    const std::int64_t padded = detail::MatmulBlocks::pieces(m, blocks.tile_rows) * blocks.tile_rows;
-    auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * k) * sizeof(C));
-    C* packed_a = static_cast<C*>(memory.mutable_data());
-    detail::pack_strips(segments, m, k, blocks.tile_rows, packed_a);
-    const detail::MatmulTasks<T, Out> problem{m, n, k, segments, blocks, packed_a, out, epilogue};
-    const std::int64_t row_blocks = detail::MatmulBlocks::pieces(m, blocks.rows);
-    const std::int64_t groups = detail::MatmulBlocks::pieces(n, blocks.group);
-    const std::int64_t sums_of_task = (k <= blocks.k ? blocks.tile_rows : std::min(blocks.rows, padded)) * blocks.group;
-    parallel_for(row_blocks * groups, [&](std::int64_t task) {
-        const std::int64_t next = task + num_threads(); // of this thread, when all tasks take the same time
-        auto scratch =
-            Storage<Cpu>::allocate(static_cast<std::size_t>(sums_of_task + blocks.k * blocks.group) * sizeof(C));
-        C* sums = static_cast<C*>(scratch.mutable_data());
-        simd::run_for_isa<detail::MultiplyBlock>(problem, task % row_blocks * blocks.rows,
-                                                 task / row_blocks * blocks.group, next / row_blocks * blocks.group,
-                                                 sums, sums + sums_of_task);
-    });
+    // The packed left factor of a very long inner dimension, such as a vocabulary, would be as large as the factor.
+    constexpr std::int64_t long_k = 8192;
+    const bool can_add = std::same_as<Out, C> && epilogue.is_plain();
+    const std::int64_t parts = can_add ? detail::MatmulBlocks::pieces(k, long_k) : 1;
+    const std::int64_t step = detail::MatmulBlocks::pieces(k, std::max<std::int64_t>(parts, 1));
+    const bool b_by_rows = !segments.empty() && detail::rows_are_contiguous(segments.front().b);
+    const int width = simd::width_of(simd::active_isa());
+    MatmulEpilogue<T, Out> e = epilogue;
+    std::int64_t first = 0;
+    do { // once without any k, too
+        const std::int64_t steps = std::min(step, k - first);
+        const auto blocks = detail::MatmulBlocks::of<C>(width, m, n, steps, b_by_rows);
+        detail::multiply(detail::MatmulTasks<T, Out>{m, n, first, steps, segments, blocks, nullptr, out, e});
+        e.accumulate = true;
+        first += steps;
+    } while (first < k);
 }
 
 } // namespace lowrank

@@ -1,4 +1,14 @@
-// GPT-2 124M with random weights: a LoRA step (r = 8 on c_attn and c_proj), and decoding with a cache.
+// GPT-2 with random weights: a LoRA step (on c_attn and c_proj), decoding with a cache, and what comes before the first
+// step: loading 124M parameters and attaching adapters to them.
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
 #include "lowrank/adapters/attach.hpp"
 #include "lowrank/generate/cached_text.hpp"
 #include "lowrank/models/gpt2_init.hpp"
@@ -10,46 +20,56 @@ namespace {
 
 using namespace lowrank;
 
-Gpt2<float>& model_124m() {
-    static Gpt2<float> model = [] {
-        Gpt2<float> made = new_gpt2<float>({}, 0);
-        made.set_base_dropout(0, 0, 0);
-        LoraConfig lora;
-        lora.r = 8;
-        lora.lora_alpha = 16;
-        lora.target_modules = std::vector<std::string>{"c_attn", "c_proj"};
-        attach_lora<float, Cpu>(made, lora, 0);
-        return made;
-    }();
-    return model;
+/// A GPT-2 of so many layers, so wide, with heads of 64 and without dropout. The last one is kept, for the next
+/// benchmark often wants the same.
+Gpt2<float>& random_gpt2(std::int64_t layers = 12, std::int64_t width = 768) {
+    static std::optional<Gpt2<float>> last;
+    if (!last || last->config.n_layer != layers || last->config.n_embd != width) {
+        last.reset(); // before the next one takes memory
+        Gpt2Config config;
+        config.n_layer = layers;
+        config.n_embd = width;
+        config.n_head = width / 64;
+        config.n_inner = 4 * width;
+        last = new_gpt2<float>(config, 0);
+        last->set_base_dropout(0, 0, 0);
+    }
+    return *last;
 }
 
-Tensor<std::int32_t> tokens(std::int64_t batch, std::int64_t length) {
-    std::vector<std::int32_t> ids;
-    for (std::int64_t i = 0; i < batch * length; ++i) {
-        ids.push_back(static_cast<std::int32_t>(i * 7919 % 50257));
-    }
-    return Tensor<std::int32_t>::from(ids, {batch, length});
+void attach(Gpt2<float>& model, std::int64_t r, bool dora = false) {
+    LoraConfig lora;
+    lora.r = r;
+    lora.lora_alpha = 2 * static_cast<double>(r);
+    lora.use_dora = dora;
+    lora.target_modules = std::vector<std::string>{"c_attn", "c_proj"};
+    attach_lora<float, Cpu>(model, lora, 0);
 }
 
 /// Counts 4ND for the frozen matrices and the head, forward and input gradient, and causal attention.
 void lora_step(benchmark::State& state) {
     const std::int64_t batch = state.range(0), length = state.range(1);
-    Gpt2<float>& model = model_124m();
+    Gpt2<float>& model = random_gpt2(state.range(3), state.range(4));
+    attach(model, state.range(2));
     AdamW<float> optimizer({trained_group<float>(model)}, {.learning_rate = 1e-4});
-    const auto ids = tokens(batch, length);
-    const auto n = static_cast<double>(batch * length), d = 768.0;
-    const double parameters = 12 * 12 * d * d + 50257 * d;
-    const double attention = 12 * 7 * d * static_cast<double>(batch * length * length);
+    std::vector<std::int32_t> some;
+    for (std::int64_t i = 0; i < batch * length; ++i) {
+        some.push_back(static_cast<std::int32_t>(i * 7919 % 50257));
+    }
+    const auto ids = Tensor<std::int32_t>::from(some, {batch, length});
+    const auto layers = static_cast<double>(state.range(3)), d = static_cast<double>(state.range(4));
+    const double matrices = 12 * layers * d * d + 50257 * d;
+    const double attention = layers * 7 * d * static_cast<double>(batch * length * length);
     ForwardContext<Cpu> context;
     context.training = true;
-    bench::compute_bound(state, 4 * n * parameters + attention,
+    bench::compute_bound(state, 4 * static_cast<double>(batch * length) * matrices + attention,
                          [&] { optimizer.step(backward(model.loss(ids, ids, context))); });
 }
 
 /// One token for each of some texts with 128 tokens before it: the weights are read once.
 void decode(benchmark::State& state) {
-    const Gpt2<float>& model = model_124m();
+    Gpt2<float>& model = random_gpt2();
+    attach(model, 8);
     std::vector<CachedText<float>> texts;
     std::vector<CachedText<float>*> rows;
     for (std::int64_t i = 0; i < state.range(0); ++i) {
@@ -68,9 +88,54 @@ void decode(benchmark::State& state) {
         }
         CachedText<float>::logits(model, rows);
     });
+    state.counters["tokens/s"] = static_cast<double>(rows.size()) / state.counters["best_s"];
 }
 
-BENCHMARK(lora_step)->Args({1, 1024})->Args({4, 256})->UseManualTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(decode)->Arg(1)->Arg(8)->UseManualTime()->Unit(benchmark::kMillisecond);
+/// A directory with the files of GPT-2 124M, removed when the program ends. They stay in the page cache: loading is
+/// warm.
+class Files {
+  public:
+    Files() { save_gpt2(random_gpt2(), path); }
+    Files(const Files&) = delete;
+    Files& operator=(const Files&) = delete;
+    ~Files() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path, ignored);
+    }
+
+    const std::filesystem::path path =
+        std::filesystem::temp_directory_path() / concat("lowrank_bench_", static_cast<long>(getpid()));
+};
+const std::filesystem::path& model_files() {
+    static const Files files;
+    return files.path;
+}
+
+void load_124m(benchmark::State& state) {
+    bench::best_seconds(state, [] { load_gpt2<float>(model_files()); });
+}
+
+void attach_124m(benchmark::State& state, bool dora) {
+    Gpt2<float> model = load_gpt2<float>(model_files());
+    bench::best_seconds(state, [&] { attach(model, 8, dora); });
+}
+
+BENCHMARK(load_124m)->UseManualTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(attach_124m, lora, false)->UseManualTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(attach_124m, dora, true)->UseManualTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(decode)->ArgName("texts")->Arg(1)->Arg(4)->Arg(8)->UseManualTime()->Unit(benchmark::kMillisecond);
+
+// The two shapes that are compared with PyTorch, then one number after the other changes. The model changes last.
+BENCHMARK(lora_step)
+    ->ArgNames({"batch", "length", "r", "layers", "width"})
+    ->Args({1, 1024, 8, 12, 768})
+    ->Args({4, 256, 8, 12, 768})
+    ->ArgsProduct({{1}, {64, 128, 256, 512}, {8}, {12}, {768}})
+    ->ArgsProduct({{2, 4, 8}, {128}, {8}, {12}, {768}})
+    ->ArgsProduct({{1}, {512}, {1, 4, 16, 32, 64, 128}, {12}, {768}})
+    ->ArgsProduct({{1}, {512}, {8}, {2, 4, 8, 16, 24}, {768}})
+    ->ArgsProduct({{1}, {512}, {8}, {12}, {256, 512, 1024, 1280}})
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond);
 
 } // namespace

@@ -31,7 +31,7 @@ const int registered = [] {
         std::int64_t in, out;
         Orientation orientation;
     };
-    for (const std::int64_t m : {1024, 256, 8, 1}) {
+    for (const std::int64_t m : {1024, 256, 4, 1}) {
         for (const Layer& layer : {Layer{"c_attn", 768, 2304, Orientation::in_out},
                                    {"attn.c_proj", 768, 768, Orientation::in_out},
                                    {"c_fc", 768, 3072, Orientation::in_out},

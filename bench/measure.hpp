@@ -11,12 +11,10 @@
 
 namespace bench {
 
-/// Runs `work` for each iteration and reports `amount` a second, in units of 1e9, at its best, beside the better of
-/// the peaks measured before and after.
+/// Runs `work` for each iteration, after once without counting, and returns its best seconds.
 template <class Work>
-void measure(benchmark::State& state, double amount, const char* unit, double (*peak)(), const Work& work) {
+double best_seconds(benchmark::State& state, const Work& work) {
     using Clock = std::chrono::steady_clock;
-    const double before = peak();
     work(); // pages and caches as a later call finds them
     double best = std::numeric_limits<double>::infinity();
     for (auto _ : state) {
@@ -26,7 +24,16 @@ void measure(benchmark::State& state, double amount, const char* unit, double (*
         state.SetIterationTime(seconds);
         best = std::min(best, seconds);
     }
-    const double highest = std::max(before, peak()), rate = 1e-9 * amount / best;
+    state.counters["best_s"] = best;
+    return best;
+}
+
+/// Reports `amount` a second, in units of 1e9, at its best, beside the better of the peaks measured before and after.
+template <class Work>
+void measure(benchmark::State& state, double amount, const char* unit, double (*peak)(), const Work& work) {
+    const double before = peak();
+    const double rate = 1e-9 * amount / best_seconds(state, work);
+    const double highest = std::max(before, peak());
     state.counters[unit] = rate;
     state.counters["peak"] = highest;
     state.counters["of_peak"] = rate / highest;

@@ -1,13 +1,18 @@
 // The Weight seam: a frozen matrix of any storage (dense, 16-bit, mapped, quantized), read block by block.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "lowrank/core/parallel.hpp"
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/core/shape.hpp"
+#include "lowrank/simd/dispatch.hpp"
+#include "lowrank/simd/memory.hpp"
 #include "lowrank/tensor/copy_block.hpp"
 #include "lowrank/tensor/tensor.hpp"
 
@@ -51,6 +56,26 @@ struct WeightBlock {
     std::int64_t out_stride, in_stride;
 };
 
+namespace detail {
+
+/// sums[o] += block[k, o]² for the rows k of a block, one after the other.
+struct AddSquares {
+    template <int Width>
+    LOWRANK_INLINE static void run(std::int64_t rows, std::int64_t columns, const double* block, double* sums) {
+        using V = simd::Vec<double, Width / 2>;
+        for (std::int64_t o = 0; o < columns; o += V::size) {
+            V sum = simd::load<V>(sums + o);
+            for (std::int64_t k = 0; k < rows; ++k) {
+                const V value = simd::load<V>(block + k * columns + o);
+                sum = sum + value * value;
+            }
+            simd::store(sum, sums + o);
+        }
+    }
+};
+
+} // namespace detail
+
 /// A frozen matrix on a device. Each device that has matrix kernels specializes this interface with what its kernels
 /// read; see Weight<Cpu>.
 template <DeviceTag D>
@@ -77,15 +102,20 @@ class Weight<Cpu> : public WeightInfo {
 
     /// ‖W[o, :]‖² for every output o, summed in double. Shape [out].
     std::vector<double> row_norms_squared() const {
-        std::vector<double> sums(static_cast<std::size_t>(out()), 0.0);
-        std::vector<double> row(static_cast<std::size_t>(in()));
-        for (std::int64_t o = 0; o < out(); ++o) {
-            read({o, 1, 0, in(), in(), 1}, row.data());
-            for (double value : row) {
-                sums[static_cast<std::size_t>(o)] += value * value;
+        constexpr std::int64_t outs = 256, ins = 8; // of a block of 16 KiB
+        std::vector<double> norms(static_cast<std::size_t>(out()));
+        parallel_chunks(out(), outs, [&](std::int64_t begin, std::int64_t end) {
+            std::array<double, outs * ins> block{}; // columns that no row of W has stay zero
+            std::array<double, outs> sums{};
+            for (std::int64_t i = 0; i < in(); i += ins) {
+                const std::int64_t count = std::min(ins, in() - i), next = std::min(i + 2 * ins, in());
+                prefetch({begin, end - begin, next, std::min(ins, in() - next), 1, outs});
+                read({begin, end - begin, i, count, 1, outs}, block.data());
+                simd::run_for_isa<detail::AddSquares>(count, outs, block.data(), sums.data());
             }
-        }
-        return sums;
+            std::copy_n(sums.begin(), end - begin, norms.begin() + begin);
+        });
+        return norms;
     }
 
     /// A dense copy in the stored orientation, of shape `stored_shape()`.

@@ -55,4 +55,5 @@
 #include "lowrank/optim/loraplus.hpp"
 #include "lowrank/optim/parameter_group.hpp"
 #include "lowrank/optim/schedule.hpp"
+#include "lowrank/tensor/nf4_weight.hpp"
 #include "lowrank/version.hpp"

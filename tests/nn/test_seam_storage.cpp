@@ -1,4 +1,4 @@
-// The Weight seam: GPT-2 trains adapters on a storage that only this test knows.
+// The Weight seam: GPT-2 trains adapters on NF4, and on a storage that only this test knows.
 
 #include "io/temporary_directory.hpp"
 #include "lowrank/adapters/attach.hpp"
@@ -16,14 +16,20 @@ namespace {
 using Model = Gpt2<float>;
 using Slot = WeightSlot<float, Cpu>;
 
-/// A fixture's model with every matrix in int8, and the same numbers in dense fp32.
-Model int8_model() {
+/// A fixture's model with every matrix in int8 or NF4, and the same numbers in dense fp32.
+Model quantized_model(bool nf4) {
     Model model = load_gpt2<float>(fixture("gpt2_untied"));
-    for_each<Slot>(model, [](const std::string&, Slot& slot) { slot = std::make_shared<Int8Weight>(*slot.frozen()); });
+    for_each<Slot>(model, [&](const std::string&, Slot& slot) {
+        if (nf4) {
+            slot = Nf4Weight<Cpu>::quantized(*slot.frozen(), {true, DType::bf16});
+        } else {
+            slot = std::make_shared<Int8Weight>(*slot.frozen());
+        }
+    });
     return model;
 }
-Model dense_model() {
-    Model model = int8_model();
+Model dense_model(bool nf4) {
+    Model model = quantized_model(nf4);
     for_each<Slot>(model, [](const std::string&, Slot& slot) {
         slot = std::make_shared<DenseWeight<float, Cpu>>(slot.frozen()->dense_copy<float>(), slot.orientation());
     });
@@ -68,12 +74,12 @@ std::vector<double> train(Model& model) {
 } // namespace
 
 TEST_CASE("a model in int8 computes what its decoded matrices compute, in a quarter of their memory") {
-    Model original = load_gpt2<float>(fixture("gpt2_untied")), quantized = int8_model();
+    Model original = load_gpt2<float>(fixture("gpt2_untied")), quantized = quantized_model(false);
     std::size_t before = 0, after = 0;
     for_each<Slot>(original, [&](const std::string&, Slot& slot) { before += slot.frozen()->bytes(); });
     for_each<Slot>(quantized, [&](const std::string&, Slot& slot) { after += slot.frozen()->bytes(); });
     CHECK(after < before * 3 / 10);
-    CHECK(logits(quantized).to_vector() == logits(dense_model()).to_vector());
+    CHECK(logits(quantized).to_vector() == logits(dense_model(false)).to_vector());
     const double error = relative_error(logits(quantized), logits(original));
     CHECK(error > 1e-4); // it is quantized,
     CHECK(error < 3e-2); // and still the model
@@ -83,14 +89,15 @@ TEST_CASE("a model in int8 computes what its decoded matrices compute, in a quar
     CHECK(logits(load_gpt2<float>(saved.path())).to_vector() == logits(quantized).to_vector());
 }
 
-TEST_CASE("LoRA and DoRA train and merge over int8 as over the decoded matrices") {
-    for (const bool use_dora : {false, true}) {
-        CAPTURE(use_dora);
+TEST_CASE("LoRA and DoRA train and merge over int8 and NF4 as over the decoded matrices") {
+    for (const int setting : {0, 1, 2, 3}) {
+        CAPTURE(setting);
+        const bool use_dora = setting % 2 == 1, nf4 = setting >= 2;
         LoraConfig config;
         config.target_modules = std::string("all-linear");
         config.use_dora = use_dora;
         config.lora_alpha = 16;
-        Model quantized = int8_model(), dense = dense_model();
+        Model quantized = quantized_model(nf4), dense = dense_model(nf4);
         attach_lora<float, Cpu>(quantized, config, 3);
         attach_lora<float, Cpu>(dense, config, 3);
         const std::vector<double> losses = train(quantized), expected = train(dense);
@@ -107,7 +114,7 @@ TEST_CASE("LoRA and DoRA train and merge over int8 as over the decoded matrices"
         CHECK(quantized.transformer.h[0].attn.c_attn.weight.frozen()->storage() == "F32");
         CHECK(relative_error(logits(quantized), adapted) <= 1e-5);
         merged.unmerge();
-        CHECK(quantized.transformer.h[0].attn.c_attn.weight.frozen()->storage() == "INT8");
+        CHECK(quantized.transformer.h[0].attn.c_attn.weight.frozen()->storage() == (nf4 ? "NF4" : "INT8"));
         CHECK(logits(quantized).to_vector() == adapted.to_vector());
     }
 }

@@ -1,5 +1,5 @@
 # lowrank::kernels: the heaviest kernels compiled once. A target that links it compiles faster; others need nothing.
-foreach(kernel attention elementwise matmul rows)
+foreach(kernel attention elementwise matmul nf4 rows)
   file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/lowrank_kernels/${kernel}.cpp @ONLY CONTENT
 "#define LOWRANK_KERNEL template
 #include \"lowrank/backend/cpu/separate_kernels.hpp\"

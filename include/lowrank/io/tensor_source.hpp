@@ -44,6 +44,15 @@ TensorSource tensor_source(const std::string& key, const WeightSlot<C, D>& slot)
         return tensor_source(key, slot.values());
     }
     const auto dense = [&]<class S>(std::type_identity<S>) {
+        if constexpr (std::same_as<D, Cpu>) {
+            if (const auto weight = std::dynamic_pointer_cast<const DenseWeight<S, Cpu>>(slot.frozen())) { // no copy
+                const Shape shape = slot.stored_shape();
+                return TensorSource(key, dtype_of<S>, std::vector<std::int64_t>(shape.begin(), shape.end()), [weight] {
+                    const Tensor<S, Cpu>& values = weight->values();
+                    return std::as_bytes(std::span(values.data(), static_cast<std::size_t>(values.numel())));
+                });
+            }
+        }
         return detail::computed_source<S>(key, slot.stored_shape(), [weight = slot.frozen()] {
             return weight->template dense_copy<S>().to_vector();
         });

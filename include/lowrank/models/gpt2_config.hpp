@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lowrank/io/json_reader.hpp"
+#include "lowrank/io/quantization_config.hpp"
 #include "lowrank/tensor/matmul_problem.hpp"
 
 namespace lowrank {
@@ -91,6 +92,7 @@ inline Gpt2Config read_gpt2_config(const std::filesystem::path& directory) {
     if (reader.has("eos_token_id")) {
         config.eos_token_id = static_cast<std::int32_t>(reader.get_integer("eos_token_id", 0, most));
     }
+    check_quantization_config(reader);
     // Keys that say nothing about the mathematics here.
     for (const char* key : {"architectures",
                             "n_ctx",

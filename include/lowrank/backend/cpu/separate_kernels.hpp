@@ -15,6 +15,8 @@
 #include "lowrank/backend/cpu/softmax.hpp"
 #include "lowrank/math/affine.hpp"
 #include "lowrank/math/apply.hpp"
+#include "lowrank/quant/nf4_decode.hpp"
+#include "lowrank/quant/nf4_quantize.hpp"
 
 #if !defined(LOWRANK_KERNEL) // lowrank::kernels itself defines it as `template`
 #define LOWRANK_KERNEL extern template
@@ -22,6 +24,7 @@ namespace lowrank {
 #include "lowrank/backend/cpu/instances/attention.inc"
 #include "lowrank/backend/cpu/instances/elementwise.inc"
 #include "lowrank/backend/cpu/instances/matmul.inc"
+#include "lowrank/backend/cpu/instances/nf4.inc"
 #include "lowrank/backend/cpu/instances/rows.inc"
 } // namespace lowrank
 #undef LOWRANK_KERNEL

@@ -1,0 +1,70 @@
+// Double quantization: the scales of a quantized tensor, themselves quantized to 8 bits.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "lowrank/core/parallel.hpp"
+#include "lowrank/quant/dynamic_map.hpp"
+#include "lowrank/quant/nf4.hpp"
+#include "lowrank/simd/vec.hpp"
+
+namespace lowrank {
+
+/// Scales that share one of the second kind.
+inline constexpr std::int64_t nested_block = 256;
+
+/// The scales of an NF4 tensor as they are stored: plain, or quantized a second time. Borrowed memory.
+struct Nf4Scales {
+    const float* absmax = nullptr;        ///< plain scales; null where they are quantized
+    const std::uint8_t* codes = nullptr;  ///< one a block of the tensor
+    const float* nested_absmax = nullptr; ///< one for every nested_block codes
+    const float* nested_map = nullptr;    ///< what the 256 codes stand for: dynamic_map, or what a file says
+    float offset = 0;
+
+    /// The scale of a block.
+    LOWRANK_INLINE float operator[](std::int64_t block) const {
+        if (absmax != nullptr) {
+            return nf4_scale(absmax[block]);
+        }
+        return nf4_scale(plus_product(offset, nested_map[codes[block]], nested_absmax[block / nested_block]));
+    }
+
+  private:
+    // offset + a·b, rounded twice: a compiler must not make one operation of it.
+    LOWRANK_INLINE static float plus_product(float offset, float a, float b) {
+#if defined(__clang__)
+#pragma clang fp contract(off)
+        return a * b + offset;
+#else
+        return __builtin_assoc_barrier(a * b) + offset;
+#endif
+    }
+};
+
+/// Quantizes `count` scales: their mean is the offset, which is returned, and what they differ from it gets a code each
+/// and nested_absmax[⌈count / nested_block⌉]. Codes are those of bitsandbytes' CUDA kernels (those of its CPU path
+/// differ by one now and then). Of an empty tensor the offset is zero.
+inline float quantize_scales(const float* absmax, std::int64_t count, std::uint8_t* codes, float* nested_absmax) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+        sum += static_cast<double>(absmax[i]);
+    }
+    const float offset = count == 0 ? 0.0f : static_cast<float>(sum / static_cast<double>(count));
+    parallel_chunks(count, nested_block, [&](std::int64_t begin, std::int64_t end) {
+        float largest = 0;
+        for (std::int64_t i = begin; i < end; ++i) {
+            const float difference = std::abs(absmax[i] - offset);
+            largest = difference > largest || std::isnan(difference) ? difference : largest;
+        }
+        nested_absmax[begin / nested_block] = nf4_scale(largest);
+        const float reciprocal = nf4_scale(largest) == 0 ? 0 : 1 / largest;
+        for (std::int64_t i = begin; i < end; ++i) {
+            codes[i] = dynamic_code((absmax[i] - offset) * reciprocal);
+        }
+    });
+    return offset;
+}
+
+} // namespace lowrank

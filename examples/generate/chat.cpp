@@ -13,12 +13,12 @@ namespace examples {
 namespace {
 
 /// Answers one line of the user; returns false where that ends the chat. Ctrl-C ends the answer alone.
-bool chat_line(lowrank::Conversation<float>& conversation, const std::string& line) {
+bool chat_line(const ChatPartner& partner, const std::string& line) {
     if (line == "/quit") {
         return false;
     }
     if (line == "/reset") {
-        conversation.reset();
+        partner.reset();
         return true;
     }
     if (line.starts_with('/')) {
@@ -26,7 +26,7 @@ bool chat_line(lowrank::Conversation<float>& conversation, const std::string& li
                                    ", expected a message, /reset or /quit (a message with '/' may begin with a space)");
     }
     const lowrank::InterruptGuard interrupt;
-    const lowrank::ConversationReply reply = conversation.say(line, [&](const std::string& text) {
+    const lowrank::ConversationReply reply = partner.say(line, [&](const std::string& text) {
         std::fwrite(text.data(), 1, text.size(), stdout);
         std::fflush(stdout);
         return !interrupt.requested() && !std::ferror(stdout);
@@ -44,9 +44,7 @@ bool chat_line(lowrank::Conversation<float>& conversation, const std::string& li
 
 } // namespace
 
-int chat(const Model& model, const lowrank::Tokenizer& tokenizer, const lowrank::ChatTemplate& text_template,
-         const lowrank::ConversationOptions& options) {
-    lowrank::Conversation<float> conversation(model, tokenizer, text_template, options);
+int chat(const ChatPartner& partner) {
     const bool is_terminal = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0;
     if (is_terminal) {
         say(stderr, "/reset begins anew, /quit or Ctrl-D ends, Ctrl-C ends an answer\n");
@@ -65,7 +63,7 @@ int chat(const Model& model, const lowrank::Tokenizer& tokenizer, const lowrank:
             continue;
         }
         try {
-            goes_on = chat_line(conversation, line);
+            goes_on = chat_line(partner, line);
         } catch (const lowrank::OptionError& error) {
             if (!is_terminal) {
                 throw;

@@ -94,8 +94,8 @@ PromptFile read_prompts(const std::string& path, const PromptMaker& maker) {
     return file;
 }
 
-int answer_prompts(const Model& model, const lowrank::Tokenizer& tokenizer, const PromptFile& file,
-                   const lowrank::BatchOptions& options, const std::string& output) {
+int answer_prompts(const BatchGenerator& generate, const lowrank::Tokenizer& tokenizer, const PromptFile& file,
+                   const std::string& output) {
     struct Answer {
         lowrank::TextStream stream;
         std::string text{};
@@ -154,7 +154,7 @@ int answer_prompts(const Model& model, const lowrank::Tokenizer& tokenizer, cons
         }
         return std::ferror(stdout) == 0 && !interrupt.requested();
     };
-    lowrank::generate_batch<float, lowrank::Cpu>(model, ids, options, on_token, on_end);
+    generate(ids, on_token, on_end);
     for (const auto& [number, line] : done) { // only after an interrupt
         write(line);
     }

@@ -7,8 +7,6 @@
 
 #include <fmt/core.h>
 
-#include "lowrank/adapters/peft_files.hpp"
-#include "lowrank/optim/loraplus.hpp"
 #include "lowrank/text/unicode.hpp"
 #include "number.hpp"
 
@@ -35,7 +33,8 @@ parse_pattern(const std::string& option, const std::vector<std::string>& entries
     return pattern;
 }
 
-/// A list of names; a single "all-linear" or a name with characters of a regular expression is a pattern.
+} // namespace
+
 std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>& names) {
     if (names.empty()) {
         return std::nullopt;
@@ -47,7 +46,6 @@ std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>
     return lowrank::ModuleSelection(names);
 }
 
-/// The settings of the options, for a base model of that name.
 lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name) {
     lowrank::LoraConfig config = options.lora;
     config.use_dora = options.method == "dora";
@@ -70,53 +68,6 @@ lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string
     return config;
 }
 
-/// PEFT's rules pass over what matches nothing. On a command line that is a slip, and is refused.
-void refuse_idle_choices(Model& model, const AdapterOptions& options, const lowrank::LoraConfig& config) {
-    const auto refuse = [](const std::string& option, const std::string& name, const std::string& what) {
-        throw lowrank::OptionError(option + ": '" + name + "' matches " + what);
-    };
-    std::vector<std::string> linears;
-    lowrank::for_each<lowrank::Linear<float, lowrank::Cpu>>(
-        model, [&](const std::string& path, auto&) { linears.push_back(path); });
-    const auto none_of = [](const std::vector<std::string>& paths, const lowrank::LoraConfig& one) {
-        return std::none_of(paths.begin(), paths.end(),
-                            [&](const std::string& path) { return lowrank::targets_module(one, path, false, {}); });
-    };
-    const auto choice = [](const lowrank::ModuleSelection& modules) {
-        lowrank::LoraConfig one;
-        one.target_modules = modules;
-        return one;
-    };
-    for (const std::string& name : options.target_modules) {
-        if (none_of(linears, choice(*selection({name})))) {
-            refuse("--target-modules", name, "no linear layer of the model");
-        }
-    }
-    for (const std::string& name : options.exclude_modules) {
-        if (none_of(linears, choice(*selection({name}))) && !model.is_head(name)) {
-            refuse("--exclude-modules", name, "no linear layer of the model");
-        }
-    }
-    for (const std::int64_t layer : options.layers_to_transform) {
-        if (layer >= model.config.n_layer) {
-            refuse("--layers-to-transform", std::to_string(layer),
-                   lowrank::concat("none of the layers 0 to ", model.config.n_layer - 1));
-        }
-    }
-    const std::vector<std::string> adapted = lowrank::target_paths<float, lowrank::Cpu>(model, config);
-    const auto check_pattern = [&](const std::string& option, const auto& pattern) {
-        for (const auto& entry : pattern) {
-            if (none_of(adapted, choice("(.*\\.)?(" + entry.first + ")"))) {
-                refuse(option, entry.first, "no adapted layer");
-            }
-        }
-    };
-    check_pattern("--rank-pattern", config.rank_pattern);
-    check_pattern("--alpha-pattern", config.alpha_pattern);
-}
-
-} // namespace
-
 void add_adapter_options(CLI::App& app, AdapterOptions& o) {
     app.add_option("--method", o.method, "what to train")->check(CLI::IsMember({"lora", "dora", "full"}));
     app.add_option("--init-adapter", o.init_adapter, "continue from this adapter; its config decides");
@@ -138,29 +89,6 @@ void add_adapter_options(CLI::App& app, AdapterOptions& o) {
         ->check(number<std::int64_t>(0));
     app.add_option("--rank-pattern", o.rank_pattern, "other ranks: c_proj=4,h.0.attn.c_attn=16")->delimiter(',');
     app.add_option("--alpha-pattern", o.alpha_pattern, "other alphas, likewise")->delimiter(',');
-}
-
-lowrank::LoraConfig prepare(Model& model, const AdapterOptions& options, const std::string& base_name,
-                            std::uint64_t seed, const CLI::App& app) {
-    if (options.trains_all_weights()) {
-        lowrank::for_each_parameter(model,
-                                    [](const std::string&, auto& field) { lowrank::set_trainable(field, true); });
-        return {};
-    }
-    if (!options.init_adapter.empty()) {
-        return lowrank::load_adapter<float, lowrank::Cpu>(model, options.init_adapter,
-                                                          [&](lowrank::LoraConfig& loaded) {
-                                                              loaded.base_model_name_or_path = base_name;
-                                                              if (app.count("--lora-dropout") > 0) {
-                                                                  loaded.lora_dropout = options.lora.lora_dropout;
-                                                              }
-                                                          });
-    }
-    const lowrank::LoraConfig config = lora_config(options, base_name);
-    lowrank::validate(config, "LoRA settings");
-    refuse_idle_choices(model, options, config);
-    lowrank::attach_lora<float, lowrank::Cpu>(model, config, seed);
-    return config;
 }
 
 std::vector<std::string> options_without_effect(const AdapterOptions& options) {
@@ -200,15 +128,6 @@ std::string base_model_name(const ModelOptions& options) {
     std::string name;
     lowrank::append_utf8_lossy(name, options.model, true);
     return name;
-}
-
-std::vector<lowrank::ParameterGroup<float>> parameter_groups(Model& model, double learning_rate,
-                                                             double loraplus_lr_ratio) {
-    const lowrank::ParameterGroup<float> all = lowrank::trained_group<float>(model);
-    if (loraplus_lr_ratio == 0) {
-        return {all};
-    }
-    return lowrank::loraplus_groups(all.names, all.parameters, learning_rate, loraplus_lr_ratio);
 }
 
 } // namespace examples

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,16 @@ struct AdapterOptions {
 
 void add_adapter_options(CLI::App& app, AdapterOptions& o);
 
+/// A list of names; a single "all-linear" or a name with characters of a regular expression is a pattern.
+std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>& names);
+
+/// The settings of the options, for a base model of that name.
+lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name);
+
 /// Makes the model ready for training and returns the adapter's settings, in which the base model has that name.
-lowrank::LoraConfig prepare(Model& model, const AdapterOptions& options, const std::string& base_name,
+/// Defined for the types of model.hpp.
+template <class T>
+lowrank::LoraConfig prepare(lowrank::Gpt2<T>& model, const AdapterOptions& options, const std::string& base_name,
                             std::uint64_t seed, const CLI::App& app);
 
 /// The options that have no say: the file of --init-adapter decides, or --method full has no adapter.
@@ -38,8 +47,9 @@ void refuse_without_effect(const AdapterOptions& options, const CLI::App& app);
 /// The model's directory as JSON can hold it: names of files need not be UTF-8.
 std::string base_model_name(const ModelOptions& options);
 
-/// What is trained: one group, or with a ratio above 0 those of LoRA+.
-std::vector<lowrank::ParameterGroup<float>> parameter_groups(Model& model, double learning_rate,
+/// What is trained: one group, or with a ratio above 0 those of LoRA+. Defined for the types of model.hpp.
+template <class T>
+std::vector<lowrank::ParameterGroup<float>> parameter_groups(lowrank::Gpt2<T>& model, double learning_rate,
                                                              double loraplus_lr_ratio);
 
 } // namespace examples

@@ -1,6 +1,7 @@
 #include "reports.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -8,7 +9,6 @@
 #include "lowrank/train/csv_log.hpp"
 #include "lowrank/train/html_report.hpp"
 #include "number.hpp"
-#include "samples.hpp"
 
 namespace examples {
 
@@ -24,13 +24,13 @@ void add_report_options(CLI::App& app, ReportOptions& o) {
         ->check(number<std::int64_t>(0));
 }
 
-Reports::Reports(const ReportOptions& options, const std::string& title, const Model& model, const DataReader& reader,
-                 const lowrank::Dataset& rows)
+Reports::Reports(const ReportOptions& options, const std::string& title, const DataReader& reader,
+                 const lowrank::Dataset& rows, std::function<std::string(const Sample&)> continuation)
     : options_(options),
       title_(title),
-      model_(model),
       reader_(reader),
       rows_(rows),
+      continuation_(std::move(continuation)),
       history_(options.logging_steps),
       tensorboard_(options.logging_steps) {
     if (!options.log_file.empty()) {
@@ -74,10 +74,9 @@ bool Reports::wants(const std::string& report) const {
 }
 
 std::vector<std::string> Reports::continuations() const {
-    constexpr std::int64_t most_tokens = 48;
     std::vector<std::string> texts;
     for (std::size_t i = 0; i < static_cast<std::size_t>(options_.report_samples) && i < rows_.size(); ++i) {
-        texts.push_back(Sample(reader_, rows_.examples[i]).continuation(model_, most_tokens));
+        texts.push_back(continuation_(Sample(reader_, rows_.examples[i])));
     }
     return texts;
 }

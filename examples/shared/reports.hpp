@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,7 @@
 #include "data_options.hpp"
 #include "lowrank/train/history.hpp"
 #include "lowrank/train/tensorboard.hpp"
-#include "model.hpp"
+#include "samples.hpp"
 
 namespace examples {
 
@@ -27,8 +28,9 @@ void add_report_options(CLI::App& app, ReportOptions& o);
 /// Metrics while training, and the reports that are made of them.
 class Reports {
   public:
-    Reports(const ReportOptions& options, const std::string& title, const Model& model, const DataReader& reader,
-            const lowrank::Dataset& rows);
+    /// `continuation` gives what the model writes after a sample's prompt.
+    Reports(const ReportOptions& options, const std::string& title, const DataReader& reader,
+            const lowrank::Dataset& rows, std::function<std::string(const Sample&)> continuation);
 
     void join(std::vector<lowrank::TrainerCallback*>& callbacks);
 
@@ -48,9 +50,9 @@ class Reports {
 
     const ReportOptions& options_;
     std::string title_;
-    const Model& model_;
     const DataReader& reader_;
     const lowrank::Dataset& rows_;
+    std::function<std::string(const Sample&)> continuation_;
     lowrank::MetricsHistory history_;
     lowrank::TensorBoardLog tensorboard_;
     std::vector<std::string> before_;

@@ -1,9 +1,6 @@
 #include "samples.hpp"
 
 #include <algorithm>
-#include <vector>
-
-#include "lowrank/generate/generate.hpp"
 
 namespace examples {
 
@@ -23,18 +20,6 @@ Sample::Sample(const DataReader& reader, const lowrank::Example& row) : reader_(
         --end;
     }
     answer_ = ids_.subspan(length_, end - length_);
-}
-
-std::string Sample::continuation(const Model& model, std::int64_t most_tokens) const {
-    lowrank::SamplerOptions greedy;
-    greedy.greedy = true;
-    lowrank::Sampler sampler(greedy);
-    std::vector<std::int32_t> ids;
-    lowrank::generate(model, prompt_ids(), most_tokens, reader_.eos_id(), sampler, [&](std::int32_t id) {
-        ids.push_back(id);
-        return true;
-    });
-    return reader_.text(ids);
 }
 
 } // namespace examples

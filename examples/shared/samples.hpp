@@ -20,13 +20,17 @@ class Sample {
     std::string prompt() const { return reader_.text(prompt_ids()); }
     std::string answer() const { return reader_.text(answer_); }
 
-    /// What the model writes after the prompt, taking the most likely token each time.
-    std::string continuation(const Model& model, std::int64_t most_tokens) const;
+    const DataReader& reader() const { return reader_; }
 
   private:
     const DataReader& reader_;
     std::span<const std::int32_t> ids_, answer_;
     std::size_t length_ = 1; ///< of the prompt
 };
+
+/// What the model writes after a sample's prompt, taking the most likely token each time. Defined for the types of
+/// model.hpp.
+template <class T>
+std::string continuation(const lowrank::Gpt2<T>& model, const Sample& sample, std::int64_t most_tokens);
 
 } // namespace examples

@@ -4,7 +4,7 @@
 
 fresh_model model
 cp "$fixtures/peft_data.jsonl" data.jsonl
-for option in model adapter threads data tokens logits per-device-eval-batch-size bleu max-new-tokens max-seq-length config; do
+for option in model adapter threads dtype data tokens logits per-device-eval-batch-size bleu max-new-tokens max-seq-length config; do
     "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
 done
 
@@ -12,6 +12,8 @@ done
 expect 0 "rows 80  loss 4." --model model --data data.jsonl
 cp out first
 expect 0 "$(cat first)" --model model --data data.jsonl --per-device-eval-batch-size 80 --threads 2
+expect 0 "rows 80  loss 4." --model model --data data.jsonl --dtype bf16
+cmp -s out first && fail "bf16 rounds"
 expect 0 "rows 80  loss 4." --model model --data data.jsonl --adapter "$fixtures/peft_dora"
 cmp -s out first && fail "the adapter changes the loss"
 printf '{"text": "ABC"}' >text.jsonl
@@ -29,7 +31,8 @@ expect 2 "give either --data FILE, or --tokens FILE with --logits FILE" --model 
 expect 2 "give either --data FILE" --model model --tokens tokens.json
 expect 2 "give either --data FILE" --model model --data data.jsonl --tokens tokens.json --logits logits.safetensors
 expect 2 "unknown option --batch-size" --model model --data data.jsonl --batch-size 4
-expect 2 "unknown option --dtype" --model model --data data.jsonl --dtype bf16
+expect 2 "unknown option --device" --model model --data data.jsonl --device cuda
+expect 2 "--dtype: fp16 not in {fp32,bf16}" --model model --data data.jsonl --dtype fp16
 expect 2 "found '0', expected an integer from 1" --model model --data data.jsonl --per-device-eval-batch-size 0
 expect 2 "found 25, expected 2 to 24" --model model --data data.jsonl --max-seq-length 25
 expect 1 "nowhere/config.json: cannot open" --model nowhere --data data.jsonl

@@ -2,7 +2,7 @@
 # Kills finetune at random moments and resumes it: the run ends with the bits of one that was never stopped.
 # usage: finetune-resume.sh PROGRAM [KILLS]
 . "$(dirname "$0")/trial.sh"
-kills=${2:-6}
+kills=${2:-8}
 
 fresh_model model
 cp "$fixtures/peft_data.jsonl" data.jsonl
@@ -13,7 +13,7 @@ base=(--model model --data data.jsonl --eval-data eval.jsonl --threads 1 --max-s
     --gradient-accumulation-steps 3 --lr-scheduler-type cosine --warmup-steps 9 --learning-rate 3e-3 --logging-steps 1
     --report-to csv,tensorboard,html)
 methods=("--method lora --lora-dropout 0.2 --group-by-length" "--method dora --lora-dropout 0.1 --bias all --packing"
-    "--method full --gradient-checkpointing")
+    "--method full --gradient-checkpointing" "--method lora --lora-dropout 0.2 --dtype bf16")
 
 # What the run gives, without what the clock gives.
 result() { # DIRECTORY
@@ -53,7 +53,7 @@ while [ "$killed" -lt "$kills" ]; do
         # shellcheck disable=SC2086
         "$program" "${base[@]}" ${methods[i]} --output stopped --resume >out 2>err &
         run=$!
-        if [ "$killed" -lt "$kills" ] && [ $here -lt $(((kills + 2) / 3)) ]; then
+        if [ "$killed" -lt "$kills" ] && [ $here -lt $(((kills + 3) / 4)) ]; then
             sleep "0.$(printf %03d $((RANDOM % 600 + 20)))"
             kill -KILL $run 2>/dev/null
         fi
@@ -101,6 +101,7 @@ while read -r option value text; do
 done <<'LIST'
 --learning-rate 1e-3 learning-rate was 0.0002 and is 1e-3
 --seed 7 seed was 0 and is 7
+--dtype bf16 dtype was "fp32" and is "bf16"
 --r 4 r was 8 and is 4
 --gradient-accumulation-steps 2 gradient-accumulation-steps was 1 and is 2
 --lr-scheduler-type cosine lr-scheduler-type was "linear" and is "cosine"

@@ -24,7 +24,7 @@ for option in model data output eval-data method r lora-alpha lora-dropout targe
     init-adapter base-dropout learning-rate lr-scheduler-type warmup-ratio warmup-steps num-train-epochs max-steps \
     per-device-train-batch-size per-device-eval-batch-size gradient-accumulation-steps max-seq-length adam-beta1 \
     adam-beta2 adam-epsilon weight-decay max-grad-norm gradient-checkpointing eval-steps logging-steps log-file seed \
-    no-shuffle columns threads config overwrite-output-dir eval-strategy early-stopping-patience \
+    no-shuffle columns threads dtype config overwrite-output-dir eval-strategy early-stopping-patience \
     early-stopping-threshold load-best-model-at-end save-steps save-strategy save-total-limit resume logging-dir report-to \
     report-samples loss-watchdog packing group-by-length eval-split template separator; do
     grep -q -- "^  --$option\b" out || fail "--help lacks --$option"
@@ -118,7 +118,7 @@ LIST
 refused 2 "--load-best-model-at-end needs --eval-data" --load-best-model-at-end
 refused 1 "nowhere/log.jsonl: cannot write" --log-file nowhere/log.jsonl
 # Planned, and not there yet: refused, and not passed over.
-for option in "--device cuda" "--dtype bf16" "--quantize nf4" --bnb-4bit-use-double-quant "--adapter x" \
+for option in "--device cuda" "--quantize nf4" --bnb-4bit-use-double-quant "--adapter x" \
     "--optim adamw_8bit"; do
     # shellcheck disable=SC2086
     refused 2 "unknown option ${option%% *}" $option

@@ -2,7 +2,7 @@
 # Tries generate as people use and misuse it: prompts, sampling, stop texts, streaming.
 . "$(dirname "$0")/trial.sh"
 
-for option in model adapter threads prompt instruction input prompts output batch-size chat system template \
+for option in model adapter threads dtype prompt instruction input prompts output batch-size chat system template \
     max-new-tokens temperature top-k top-p min-p repetition-penalty greedy seed stop config; do
     "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
 done
@@ -21,6 +21,8 @@ expect 0 "$(cat first)" --model model --prompt HELLO --max-new-tokens 5 --greedy
 expect 0 "$(cat first)" --model model --prompt HELLO --max-new-tokens 5 --top-k 1
 expect 0 "$(cat first)" --model model --prompt HELLO --max-new-tokens 5 --top-p 1e-9
 expect 0 "$(cat first)" --model model --prompt HELLO --max-new-tokens 5 --min-p 1
+expect 0 "HELLO" --model model --prompt HELLO --max-new-tokens 5 --greedy --dtype bf16
+expect 2 "--dtype: fp16 not in {fp32,bf16}" --model model --prompt HELLO --dtype fp16
 expect 0 "HELLO" --model model --prompt HELLO --max-new-tokens 15 --greedy --adapter "$fixtures/peft_rsdora"
 cmp -s <(head -c 10 first) <(head -c 10 out) && fail "the adapter changes the text"
 printf HELLO | "$program" --model model --prompt - --max-new-tokens 5 --greedy >out 2>err

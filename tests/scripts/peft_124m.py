@@ -52,7 +52,8 @@ def peak_memory_mb():
     """VmHWM, as our examples report theirs; getrusage would count the process that this one was forked from."""
     return (
         next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        / 1000
+        * 1024
+        / 1e6
     )
 
 

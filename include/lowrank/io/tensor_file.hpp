@@ -1,15 +1,19 @@
 // From tensors in files to tensors and weights on a device: mapped where that is possible, copied where it is not.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "lowrank/io/safetensors.hpp"
+#include "lowrank/quant/nf4.hpp"
 #include "lowrank/tensor/weight_slot.hpp"
 
 namespace lowrank {
@@ -58,21 +62,32 @@ inline void require_shape(const TensorEntry& entry, const Shape& expected) {
     }
 }
 
-/// A copy of the entry's values, converted to C, in memory of its own. Throws FileError for another shape or a type
-/// that is not floating.
+/// A copy of the entry's values, converted to C, in memory of its own. It is made a part at a time, and the pages of
+/// the file that were read are dropped as it goes, so that the two never lie in memory together. Throws FileError for
+/// another shape or a type that is not floating.
 template <class C, DeviceTag D>
 Tensor<C, D> load_values(const TensorEntry& entry, const Shape& expected) {
     require_shape(entry, expected);
     return detail::with_floating_type(entry, [&]<class S>(std::type_identity<S>) {
-        std::vector<S> stored(entry.bytes.size() / sizeof(S));
-        if (!stored.empty()) {
-            std::memcpy(stored.data(), entry.bytes.data(), entry.bytes.size());
-        }
+        constexpr std::size_t most = std::size_t(1) << 20; // elements of a part
+        const std::size_t count = entry.bytes.size() / sizeof(S);
+        std::vector<S> stored(std::min(count, most));
         std::vector<C> values(stored.size());
-        for (std::size_t i = 0; i < stored.size(); ++i) {
-            values[i] = convert<C>(stored[i]);
+        Tensor<C, D> copy = Tensor<C, D>::empty(expected);
+        C* target = copy.mutable_data();
+        for (std::size_t begin = 0; begin < count; begin += most) {
+            const std::size_t part = std::min(most, count - begin);
+            const std::byte* source = entry.bytes.data() + begin * sizeof(S);
+            std::memcpy(stored.data(), source, part * sizeof(S)); // they may be misaligned in the file
+            for (std::size_t i = 0; i < part; ++i) {
+                values[i] = convert<C>(stored[i]);
+            }
+            D::copy_from_host(target + begin, values.data(), part * sizeof(C));
+            if (entry.file) {
+                entry.file->advise_dontneed(static_cast<std::size_t>(source - entry.file->data()), part * sizeof(S));
+            }
         }
-        return Tensor<C, D>::from(values, expected);
+        return copy;
     });
 }
 
@@ -86,6 +101,27 @@ std::shared_ptr<const Weight<D>> load_weight(const TensorEntry& entry, std::int6
     return detail::with_floating_type(entry, [&]<class S>(std::type_identity<S>) -> std::shared_ptr<const Weight<D>> {
         return std::make_shared<DenseWeight<S, D>>(detail::tensor_as_stored<S, D>(entry, shape), orientation);
     });
+}
+
+/// How the matrices of a model are loaded.
+struct LoadOptions {
+    /// Those of a wider type than the activations' are converted to it, one by one, instead of while they are packed:
+    /// bf16 of an fp32 file takes half its memory, and never both.
+    bool convert_wider = false;
+    /// The matrices of linear layers, but not the head's, are quantized, one by one.
+    std::optional<Nf4Options> nf4 = {};
+};
+
+/// The entry as a frozen weight for activations of type T: in its own type, or converted as `options` say. Throws
+/// likewise.
+template <class T, DeviceTag D>
+std::shared_ptr<const Weight<D>> load_weight(const TensorEntry& entry, std::int64_t out, std::int64_t in,
+                                             Orientation orientation, const LoadOptions& options) {
+    if (options.convert_wider && size_of(entry.dtype) > sizeof(T)) {
+        const Shape shape = orientation == Orientation::out_in ? Shape{out, in} : Shape{in, out};
+        return std::make_shared<DenseWeight<T, D>>(load_values<T, D>(entry, shape), orientation);
+    }
+    return load_weight<D>(entry, out, in, orientation);
 }
 
 } // namespace lowrank

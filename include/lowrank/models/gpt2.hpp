@@ -11,6 +11,7 @@
 #include "lowrank/models/gpt2_block.hpp"
 #include "lowrank/nn/embedding.hpp"
 #include "lowrank/nn/positions.hpp"
+#include "lowrank/ops/cast.hpp"
 #include "lowrank/ops/lm_head.hpp"
 
 namespace lowrank {
@@ -138,8 +139,11 @@ struct Gpt2 {
         return transformer.ln_f.forward(x);
     }
 
-    /// Logits [.., vocab_size] of hidden states [.., n_embd].
-    Tensor<T, D> logits(const Tensor<T, D>& hidden_states) const { return linear(hidden_states, head()); }
+    /// Logits [.., vocab_size] of hidden states [.., n_embd]. They are as exact as those in the loss, for in bf16
+    /// numbers near -100 lie half a unit apart.
+    Tensor<compute_t<T>, D> logits(const Tensor<T, D>& hidden_states) const {
+        return linear(cast<compute_t<T>>(hidden_states), head());
+    }
 
     /// The sum of the negative log-likelihoods of the labels, aligned with the ids and shifted here: position i is
     /// judged by label i + 1, unless another document begins there. Labels [batch, length]; -100 is ignored. Divide by

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lowrank/io/atomic_file.hpp"
+#include "lowrank/io/bitsandbytes.hpp"
 #include "lowrank/io/python_json.hpp"
 #include "lowrank/io/safetensors_model.hpp"
 #include "lowrank/io/safetensors_writer.hpp"
@@ -60,13 +61,37 @@ inline bool is_gpt2_mask_buffer(const std::string& key) {
     return key.ends_with(".attn.bias") || key.ends_with(".attn.masked_bias");
 }
 
+/// Says in a model's config.json which of its linear layers are in NF4, or that none is. A type of activations that
+/// stands there stays.
+template <class T, DeviceTag D>
+void describe_quantization(Gpt2<T, D>& model, json& config) {
+    std::vector<std::string> dense{"lm_head"};
+    bool quantized = false, nested = false;
+    for_each<WeightSlot<compute_t<T>, D>>(model, [&](const std::string& path, const WeightSlot<compute_t<T>, D>& slot) {
+        if (const auto nf4 = nf4_weight_of(slot)) {
+            quantized = true;
+            nested = nested || nf4->parts().is_nested();
+        } else if (slot.orientation() == Orientation::in_out) {
+            dense.push_back(path.substr(0, path.rfind('.')));
+        }
+    });
+    const json old = config.value("quantization_config", json::object());
+    config.erase("quantization_config");
+    if (quantized) {
+        const bool all = dense.size() == 1; // but the head: the default
+        config["quantization_config"] = quantization_config(old.value("bnb_4bit_compute_dtype", "float32"), nested,
+                                                            all ? std::vector<std::string>() : dense);
+    }
+}
+
 } // namespace detail
 
 /// Loads config.json and the safetensors file or shards of `directory`. Keys may lack the "transformer." prefix; mask
-/// buffers are ignored; a tied head may be present or not. Matrices stay in the file's type, mapped; all are frozen.
-/// Throws FileError, naming file and key, for what is missing, unexpected, or of the wrong shape or type.
+/// buffers are ignored; a tied head may be present or not. Matrices stay in the file's type, mapped, unless `options`
+/// ask for their conversion; those in bitsandbytes' NF4 stay so; all are frozen. Throws FileError, naming file and key,
+/// for what is missing, unexpected, or of the wrong shape or type.
 template <class T, DeviceTag D = Cpu>
-Gpt2<T, D> load_gpt2(const std::filesystem::path& directory) {
+Gpt2<T, D> load_gpt2(const std::filesystem::path& directory, const LoadOptions& options = {}) {
     Gpt2<T, D> model(read_gpt2_config(directory));
     const SafetensorsModel file = SafetensorsModel::open(directory);
     const std::string prefix = "transformer.";
@@ -82,7 +107,21 @@ Gpt2<T, D> load_gpt2(const std::filesystem::path& directory) {
         }
         if constexpr (std::is_same_v<Field, WeightSlot<compute_t<T>, D>>) {
             const detail::Gpt2Matrix m = detail::gpt2_matrix(model.config, path);
-            field = load_weight<D>(entry_of(path), m.out, m.in, m.orientation);
+            const TensorEntry& entry = entry_of(path);
+            const std::vector<std::string> companions = nf4_companions(file, entry.name);
+            used.insert(used.end(), companions.begin(), companions.end());
+            if constexpr (std::same_as<D, Cpu>) { // NF4 has no kernels elsewhere
+                const bool is_linear = m.orientation == Orientation::in_out;
+                if (!companions.empty()) {
+                    field = load_nf4_weight(file, entry.name, m.out, m.in, m.orientation);
+                    return;
+                }
+                if (options.nf4 && is_linear) {
+                    field = load_quantized(entry, m.out, m.in, m.orientation, *options.nf4);
+                    return;
+                }
+            }
+            field = load_weight<T, D>(entry, m.out, m.in, m.orientation, options);
         } else {
             field = load_values<compute_t<T>, D>(entry_of(path), {detail::gpt2_vector(model.config, path)});
         }
@@ -98,19 +137,22 @@ Gpt2<T, D> load_gpt2(const std::filesystem::path& directory) {
     return model;
 }
 
-/// Writes config.json and model.safetensors into `directory` as Transformers does: plain types keep theirs, everything
-/// else is F32; a tied matrix is written once. Throws FileError; each file appears complete or not at all.
+/// Writes config.json and model.safetensors into `directory` as Transformers does: plain types keep theirs, NF4 is
+/// written as bitsandbytes does, everything else is F32; a tied matrix is written once. Throws FileError; each file
+/// appears complete or not at all.
 template <class T, DeviceTag D>
 void save_gpt2(Gpt2<T, D>& model, const std::filesystem::path& directory) {
     std::vector<TensorSource> tensors;
     for_each_parameter<compute_t<T>, D>(model, [&](const std::string& path, const auto& field) {
         if (field.defined()) {
-            tensors.push_back(tensor_source(path, field));
+            append_sources(tensors, path, field);
         }
     });
     std::filesystem::create_directories(directory);
     write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});
-    write_atomically(directory / "config.json", to_python_json(model.config.document) + "\n");
+    json config = model.config.document;
+    detail::describe_quantization(model, config);
+    write_atomically(directory / "config.json", to_python_json(config) + "\n");
 }
 
 } // namespace lowrank

@@ -3,8 +3,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <fstream>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -39,17 +37,6 @@ struct EvaluationMetrics {
 
     double perplexity() const { return std::exp(loss); }
 };
-
-/// The highest memory use of this process so far, in megabytes (VmHWM); 0 where the system does not tell.
-inline double peak_memory_mb() {
-    std::ifstream status("/proc/self/status");
-    for (std::string line; std::getline(status, line);) {
-        if (line.starts_with("VmHWM:")) {
-            return std::stod(line.substr(6)) / 1000;
-        }
-    }
-    return 0;
-}
 
 /// A number as JSON, which has no NaN: null where it is not finite.
 inline nlohmann::ordered_json json_number(double value) {

@@ -25,6 +25,7 @@
 #include "lowrank/train/evaluate.hpp"
 #include "lowrank/train/metrics.hpp"
 #include "lowrank/train/optimizer_file.hpp"
+#include "lowrank/train/process_memory.hpp"
 
 namespace lowrank {
 

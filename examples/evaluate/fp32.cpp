@@ -1,0 +1,3 @@
+#include "evaluate.hpp"
+
+template int examples::evaluate<float>(const EvaluateOptions&);

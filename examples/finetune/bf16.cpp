@@ -1,0 +1,3 @@
+#include "finetune.hpp"
+
+template int examples::finetune<lowrank::bf16>(FinetuneOptions&, const Program&);

@@ -1,0 +1,3 @@
+#include "finetune.hpp"
+
+template int examples::finetune<float>(FinetuneOptions&, const Program&);

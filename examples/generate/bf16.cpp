@@ -1,0 +1,3 @@
+#include "generate.hpp"
+
+template int examples::generate<lowrank::bf16>(GenerateOptions&, const CLI::App&);

@@ -1,0 +1,3 @@
+#include "generate.hpp"
+
+template int examples::generate<float>(GenerateOptions&, const CLI::App&);

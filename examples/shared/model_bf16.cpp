@@ -1,0 +1,3 @@
+#include "model_functions.hpp"
+
+EXAMPLES_MODEL_FUNCTIONS(lowrank::bf16)

@@ -97,8 +97,7 @@ inline std::shared_ptr<const Nf4Weight<Cpu>> load_nf4_weight(const SafetensorsMo
         detail::require_setting(state, "nested_dtype", "float32");
         parts.offset = static_cast<float>(state.get_number("nested_offset"));
         parts.absmax_codes = detail::bytes_of(absmax, blocks, {blocks});
-        parts.nested_absmax =
-            detail::floats_of(file.at(key + ".nested_absmax"), (blocks + nested_block - 1) / nested_block);
+        parts.nested_absmax = detail::floats_of(file.at(key + ".nested_absmax"), nested_blocks(blocks));
         parts.nested_map = detail::floats_of(file.at(key + ".nested_quant_map"), 256);
     } else {
         parts.absmax = detail::floats_of(absmax, blocks);
@@ -110,10 +109,7 @@ inline std::shared_ptr<const Nf4Weight<Cpu>> load_nf4_weight(const SafetensorsMo
 inline std::shared_ptr<const Nf4Weight<Cpu>> load_quantized(const TensorEntry& entry, std::int64_t out, std::int64_t in,
                                                             Orientation orientation, const Nf4Options& options) {
     const auto weight = Nf4Weight<Cpu>::quantized(*load_weight<Cpu>(entry, out, in, orientation), options);
-    if (entry.file) {
-        entry.file->advise_dontneed(static_cast<std::size_t>(entry.bytes.data() - entry.file->data()),
-                                    entry.bytes.size());
-    }
+    detail::drop_pages(entry, entry.bytes);
     return weight;
 }
 
@@ -122,9 +118,7 @@ inline std::vector<TensorSource> nf4_sources(const std::string& key,
                                              const std::shared_ptr<const Nf4Weight<Cpu>>& weight) {
     std::vector<TensorSource> sources;
     const auto add = [&]<class T>(const char* suffix, const Tensor<T>& values) {
-        const Shape& shape = values.shape();
-        sources.emplace_back(key + suffix, dtype_of<T>, std::vector<std::int64_t>(shape.begin(), shape.end()),
-                             [values] { return std::as_bytes(std::span(values.data(), std::size_t(values.numel()))); });
+        sources.push_back(detail::stored_source(key + suffix, values));
     };
     const Nf4Parts<Cpu>& parts = weight->parts();
     std::string state =

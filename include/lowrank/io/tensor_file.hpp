@@ -52,6 +52,13 @@ Tensor<S, D> tensor_as_stored(const TensorEntry& entry, const Shape& shape) {
     return copy;
 }
 
+/// Drops the pages of a part of the entry's bytes, where they are mapped.
+inline void drop_pages(const TensorEntry& entry, std::span<const std::byte> part) {
+    if (entry.file) {
+        entry.file->advise_dontneed(static_cast<std::size_t>(part.data() - entry.file->data()), part.size());
+    }
+}
+
 } // namespace detail
 
 /// Throws FileError unless the entry has this shape.
@@ -83,9 +90,7 @@ Tensor<C, D> load_values(const TensorEntry& entry, const Shape& expected) {
                 values[i] = convert<C>(stored[i]);
             }
             D::copy_from_host(target + begin, values.data(), part * sizeof(C));
-            if (entry.file) {
-                entry.file->advise_dontneed(static_cast<std::size_t>(source - entry.file->data()), part * sizeof(S));
-            }
+            detail::drop_pages(entry, {source, part * sizeof(S)});
         }
         return copy;
     });

@@ -26,6 +26,15 @@ TensorSource computed_source(const std::string& key, const Shape& shape, const V
                         });
 }
 
+/// A tensor of the host to write as it lies in memory.
+template <class S>
+TensorSource stored_source(const std::string& key, const Tensor<S, Cpu>& values) {
+    const Shape& shape = values.shape();
+    return TensorSource(key, dtype_of<S>, std::vector<std::int64_t>(shape.begin(), shape.end()), [values] {
+        return std::as_bytes(std::span(values.data(), static_cast<std::size_t>(values.numel())));
+    });
+}
+
 } // namespace detail
 
 /// A tensor's values as F32.
@@ -45,12 +54,8 @@ TensorSource tensor_source(const std::string& key, const WeightSlot<C, D>& slot)
     }
     const auto dense = [&]<class S>(std::type_identity<S>) {
         if constexpr (std::same_as<D, Cpu>) {
-            if (const auto weight = std::dynamic_pointer_cast<const DenseWeight<S, Cpu>>(slot.frozen())) { // no copy
-                const Shape shape = slot.stored_shape();
-                return TensorSource(key, dtype_of<S>, std::vector<std::int64_t>(shape.begin(), shape.end()), [weight] {
-                    const Tensor<S, Cpu>& values = weight->values();
-                    return std::as_bytes(std::span(values.data(), static_cast<std::size_t>(values.numel())));
-                });
+            if (const auto weight = std::dynamic_pointer_cast<const DenseWeight<S, Cpu>>(slot.frozen())) {
+                return detail::stored_source(key, weight->values());
             }
         }
         return detail::computed_source<S>(key, slot.stored_shape(), [weight = slot.frozen()] {

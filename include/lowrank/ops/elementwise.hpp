@@ -19,6 +19,15 @@ Tensor<T, D> apply_unary(const Op& op, const Tensor<T, D>& x) {
     return y;
 }
 
+/// dy · op.df(at), not recorded.
+template <class Op, class T, DeviceTag D>
+Tensor<T, D> unary_gradient(const Op& op, const Tensor<T, D>& dy, const Tensor<T, D>& at) {
+    Tensor<T, D> dx = Tensor<T, D>::empty(dy.shape());
+    elementwise(D{}, math::Gradient<Op>{op}, dy.shape(), dx.mutable_data(), dy.data(), dy.strides(), at.data(),
+                at.strides());
+    return dx;
+}
+
 } // namespace detail
 
 /// y = op.f(x), element by element, with the gradient dy · op.df(…). T is float, double or bf16, any layout.
@@ -45,11 +54,7 @@ Tensor<T, D> unary(const Op& op, const Tensor<T, D>& x) {
             return;
         }
         // A derivative that reads nothing is computed at any value: dy is at hand.
-        const Tensor<T, D> at = Op::saves == Saves::nothing ? dy : saved.get();
-        Tensor<T, D> dx = Tensor<T, D>::empty(dy.shape());
-        elementwise(D{}, math::Gradient<Op>{op}, dy.shape(), dx.mutable_data(), dy.data(), dy.strides(), at.data(),
-                    at.strides());
-        ex.add(dx);
+        ex.add(detail::unary_gradient(op, dy, Op::saves == Saves::nothing ? dy : saved.get()));
     });
     if constexpr (Op::saves == Saves::input) {
         made_again_by(result, [op, saved] { return detail::apply_unary(op, saved.get()); });

@@ -61,34 +61,28 @@ void check_linear(const Tensor<T, D>& x, const WeightSlot<compute_t<T>, D>& weig
     }
 }
 
-/// The gradient of an activation: dy ⊙ f'(z).
-template <class T, DeviceTag D>
-Tensor<T, D> through_activation(Activation activation, const Tensor<T, D>& z, const Tensor<T, D>& dy) {
-    const auto gradient = [&]<class Op>(const Op& op) {
-        Tensor<T, D> dz = Tensor<T, D>::empty(z.shape());
-        elementwise(D{}, math::Gradient<Op>{op}, z.shape(), dz.mutable_data(), dy.data(), dy.strides(), z.data(),
-                    z.strides());
-        return dz;
-    };
+/// body(formula) for an activation, or `otherwise` where there is none.
+template <class T, DeviceTag D, class Body>
+Tensor<T, D> with_formula(Activation activation, const Tensor<T, D>& otherwise, const Body& body) {
     switch (activation) {
     case Activation::none: break;
-    case Activation::relu: return gradient(math::Relu{}); // reads its result's sign, which is z's
-    case Activation::gelu_tanh: return gradient(math::GeluTanh{});
-    case Activation::gelu_erf: return gradient(math::GeluErf{});
+    case Activation::relu: return body(math::Relu{});
+    case Activation::gelu_tanh: return body(math::GeluTanh{});
+    case Activation::gelu_erf: return body(math::GeluErf{});
     }
-    return dy;
+    return otherwise;
+}
+
+/// The gradient of an activation: dy ⊙ f'(z). ReLU's reads its result's sign, which is z's.
+template <class T, DeviceTag D>
+Tensor<T, D> through_activation(Activation activation, const Tensor<T, D>& z, const Tensor<T, D>& dy) {
+    return with_formula(activation, dy, [&](const auto& op) { return unary_gradient(op, dy, z); });
 }
 
 /// The activation of z, as the epilogue computes it.
 template <class T, DeviceTag D>
 Tensor<T, D> activated(Activation activation, const Tensor<T, D>& z) {
-    switch (activation) {
-    case Activation::none: break;
-    case Activation::relu: return apply_unary(math::Relu{}, z);
-    case Activation::gelu_tanh: return apply_unary(math::GeluTanh{}, z);
-    case Activation::gelu_erf: return apply_unary(math::GeluErf{}, z);
-    }
-    return z;
+    return with_formula(activation, z, [&](const auto& op) { return apply_unary(op, z); });
 }
 
 /// Σ of segments, without an epilogue, as a new tensor of the given shape ([m, n] when flattened).

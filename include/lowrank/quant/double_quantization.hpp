@@ -15,6 +15,11 @@ namespace lowrank {
 /// Scales that share one of the second kind.
 inline constexpr std::int64_t nested_block = 256;
 
+/// Scales of the second kind for `count` of the first.
+constexpr std::int64_t nested_blocks(std::int64_t count) {
+    return (count + nested_block - 1) / nested_block;
+}
+
 /// The scales of an NF4 tensor as they are stored: plain, or quantized a second time. Borrowed memory.
 struct Nf4Scales {
     const float* absmax = nullptr;        ///< plain scales; null where they are quantized

@@ -27,13 +27,25 @@ LOWRANK_INLINE V polynomial(V x, V c, Rest... rest) {
 // ln 2 as a sum whose first part has few enough bits that multiples of it are exact.
 inline constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
 
-// e^r for r = x - n·ln 2, where n is the integer nearest to x / ln 2.
+// e^x as 2^n · e^r, with n the integer nearest to x / ln 2.
 template <class V>
-LOWRANK_INLINE V exp_of_remainder(V x, V n) {
+struct SplitExp {
+    typename V::naturals n; // in two's complement
+    V e_to_r;
+};
+
+// n is the low bits of a float near 1.5 · 2^23. It is read from these bits, since -ffast-math would undo the rounding
+// of `shifted - round`.
+template <class V>
+LOWRANK_INLINE SplitExp<V> split_exp(V x) {
+    constexpr float round = 0x1.8p23f;
+    const V shifted = fma(x, V(1.44269504f), V(round));
+    const typename V::naturals whole = (typename V::naturals)shifted.v - (typename V::naturals)V(round).v;
+    const V n = typename V::Raw{__builtin_convertvector((typename V::integers)whole, typename V::type)};
     const V r = fma(n, V(-ln2_low), fma(n, V(-ln2_high), x));
     const V p = polynomial(r, V(0.5f), V(0.166666657f), V(0.0416662954f), V(0.00833349768f), V(0.00139446883f),
                            V(0.000197903122f));
-    return fma(r * r, p, r) + V(1.0f);
+    return {whole, fma(r * r, p, r) + V(1.0f)};
 }
 
 } // namespace detail
@@ -44,33 +56,21 @@ LOWRANK_INLINE Vec<float, N> exp(Vec<float, N> x) {
     using V = Vec<float, N>;
     using integers = typename V::integers;
     using naturals = typename V::naturals;
-    // e^x = 2^n · e^r, with n the integer nearest to x / ln 2: the low bits of a float near 1.5 · 2^23. It is read from
-    // these bits, since -ffast-math would undo the rounding of `shifted - round`.
-    constexpr float round = 0x1.8p23f;
-    x = max(min(x, V(89.0f)), V(-104.0f));
-    const V shifted = fma(x, V(1.44269504f), V(round));
-    const naturals whole = (naturals)shifted.v - (naturals)V(round).v;
-    const V n = typename V::Raw{__builtin_convertvector((integers)whole, typename V::type)};
-    const V power = detail::exp_of_remainder(x, n);
+    const auto split = detail::split_exp(max(min(x, V(89.0f)), V(-104.0f)));
     // 2^n as two factors, since it may not be a float itself.
-    const naturals half = (naturals)((integers)whole >> 1);
+    const naturals half = (naturals)((integers)split.n >> 1);
     const V first = V::from_bits((half + 127) << 23);
-    const V second = V::from_bits((whole - half + 127) << 23);
-    return power * first * second;
+    const V second = V::from_bits((split.n - half + 127) << 23);
+    return split.e_to_r * first * second;
 }
 
 /// e^x for x up to 88, within 2 ULP above -87 and 0 below: what a softmax needs, cheaper than exp. NaN stays NaN.
 template <int N>
 LOWRANK_INLINE Vec<float, N> softmax_exp(Vec<float, N> x) {
     using V = Vec<float, N>;
-    using naturals = typename V::naturals;
-    constexpr float round = 0x1.8p23f, least = -87.0f;
-    const V bounded = max(x, V(least));
-    const V shifted = fma(bounded, V(1.44269504f), V(round));
-    const naturals whole = (naturals)shifted.v - (naturals)V(round).v;
-    const V n = typename V::Raw{__builtin_convertvector((typename V::integers)whole, typename V::type)};
-    const V power = V::from_bits((whole + 127) << 23) * detail::exp_of_remainder(bounded, n);
-    return select(x < V(least), V(0.0f), power);
+    constexpr float least = -87.0f;
+    const auto split = detail::split_exp(max(x, V(least)));
+    return select(x < V(least), V(0.0f), V::from_bits((split.n + 127) << 23) * split.e_to_r);
 }
 
 /// The natural logarithm, within 2 ULP; -infinity at 0, NaN below.

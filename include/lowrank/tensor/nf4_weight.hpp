@@ -45,7 +45,7 @@ class Nf4Weight<Cpu> final : public Weight<Cpu> {
         require("codes", parts_.codes, nf4_bytes(out * in));
         if (parts_.is_nested()) {
             require("scales", parts_.absmax_codes, blocks);
-            require("scales of scales", parts_.nested_absmax, (blocks + nested_block - 1) / nested_block);
+            require("scales of scales", parts_.nested_absmax, nested_blocks(blocks));
             require("map of scales", parts_.nested_map, 256);
             view_.scales = {nullptr, parts_.absmax_codes.data(), parts_.nested_absmax.data(), parts_.nested_map.data(),
                             parts_.offset};
@@ -79,7 +79,7 @@ class Nf4Weight<Cpu> final : public Weight<Cpu> {
         if (options.double_quantization) {
             const Tensor<float> absmax = std::exchange(parts.absmax, {});
             parts.absmax_codes = Tensor<std::uint8_t>::empty({blocks});
-            parts.nested_absmax = Tensor<float>::empty({(blocks + nested_block - 1) / nested_block});
+            parts.nested_absmax = Tensor<float>::empty({nested_blocks(blocks)});
             parts.nested_map = Tensor<float>::map(dynamic_map.data(), {256}, nullptr);
             parts.offset = quantize_scales(absmax.data(), blocks, parts.absmax_codes.mutable_data(),
                                            parts.nested_absmax.mutable_data());

@@ -20,7 +20,7 @@ namespace detail {
 /// How a product is cut into blocks, for registers of `width` floats. In elements; all row counts are multiples of the
 /// tile's rows. The order in which an element's products are summed does not depend on it.
 struct MatmulBlocks {
-    int width, lanes, tile_rows;
+    int lanes, tile_rows;
     std::int64_t panel = 2 * lanes;            // columns of a panel of B
     std::int64_t group = 4 * panel;            // columns of a task
     std::int64_t rows = 0;                     // rows of a task
@@ -36,7 +36,7 @@ struct MatmulBlocks {
         constexpr std::int64_t most_rows = 1152, least_strips = 8;
         constexpr std::int64_t most_k = 272;              // so much of a panel, in floats, is 34 KiB
         constexpr std::int64_t most_panels = 24, few = 8; // by rows: their sets in the cache differ
-        MatmulBlocks blocks{.width = width, .lanes = tile_lanes<C>(width), .tile_rows = tile_rows_of(width)};
+        MatmulBlocks blocks{.lanes = tile_lanes<C>(width), .tile_rows = tile_rows_of(width)};
         const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
         const std::int64_t tasks = std::max(
             pieces(m, most_rows), std::min(pieces(3 * num_threads(), pieces(n, blocks.group)), strips / least_strips));

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "lowrank/backend/cpu/matmul_tile.hpp"
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/functions.hpp"
 #include "lowrank/simd/memory.hpp"
@@ -58,50 +59,19 @@ struct AttentionProduct {
     template <int Lanes, int Vectors, class S>
     [[gnu::always_inline]] static inline void columns(int m, int k, const S* a, int a_row, int a_step, const S* b,
                                                       int b_row, S* c, int c_row, bool accumulate) {
-        constexpr int rows = 4;
         int i = 0;
-        for (; i + rows <= m; i += rows) {
-            registers<Lanes, Vectors, rows>(k, a + i * a_row, a_row, a_step, b, b_row, c + i * c_row, c_row,
-                                            accumulate);
-        }
-        for (; i < m; ++i) {
-            registers<Lanes, Vectors, 1>(k, a + i * a_row, a_row, a_step, b, b_row, c + i * c_row, c_row, accumulate);
-        }
+        rows<Lanes, Vectors, 6>(i, m, k, a, a_row, a_step, b, b_row, c, c_row, accumulate);
+        rows<Lanes, Vectors, 4>(i, m, k, a, a_row, a_step, b, b_row, c, c_row, accumulate);
+        rows<Lanes, Vectors, 1>(i, m, k, a, a_row, a_step, b, b_row, c, c_row, accumulate);
     }
 
+    /// Rows from i on, as many as there are whole tiles for.
     template <int Lanes, int Vectors, int Rows, class S>
-    [[gnu::always_inline]] static inline void registers(int k, const S* a, int a_row, int a_step, const S* b, int b_row,
-                                                        S* c, int c_row, bool accumulate) {
-        using V = simd::Vec<S, Lanes>;
-        V sum[Rows][Vectors];
-#pragma GCC unroll 8
-        for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v) {
-                sum[r][v] = accumulate ? simd::load<V>(c + r * c_row + v * Lanes) : V(S(0));
-            }
-        }
-        for (int s = 0; s < k; ++s) {
-            V column[Vectors];
-#pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v) {
-                column[v] = simd::load<V>(b + s * b_row + v * Lanes);
-            }
-#pragma GCC unroll 8
-            for (int r = 0; r < Rows; ++r) {
-                const V row(a[r * a_row + s * a_step]);
-#pragma GCC unroll 4
-                for (int v = 0; v < Vectors; ++v) {
-                    sum[r][v] = fma(row, column[v], sum[r][v]);
-                }
-            }
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 4
-            for (int v = 0; v < Vectors; ++v) {
-                simd::store(sum[r][v], c + r * c_row + v * Lanes);
-            }
+    [[gnu::always_inline]] static inline void rows(int& i, int m, int k, const S* a, int a_row, int a_step, const S* b,
+                                                   int b_row, S* c, int c_row, bool accumulate) {
+        for (; i + Rows <= m; i += Rows) {
+            multiply_tile<S, Lanes, Rows, Vectors>(a + i * a_row, a_row, a_step, b, b_row, c + i * c_row, c_row, k,
+                                                   accumulate);
         }
     }
 };

@@ -20,27 +20,27 @@ namespace detail {
 /// How a product is cut into blocks, for registers of `width` floats. In elements; all row counts are multiples of the
 /// tile's rows. The order in which an element's products are summed does not depend on it.
 struct MatmulBlocks {
-    int lanes, tile_rows;
-    std::int64_t panel = 2 * lanes;            // columns of a panel of B
-    std::int64_t group = 4 * panel;            // columns of a task
-    std::int64_t rows = 0;                     // rows of a task
-    std::int64_t k = 0;                        // steps of k between visits of the sums
-    std::int64_t cached_rows = 16 * tile_rows; // rows of A that meet a group before the next rows
-    bool by_rows = false;                      // B's rows are read in long runs, a few at a time
+    int tile_rows;
+    std::int64_t panel;             // columns of a panel of B
+    std::int64_t group = 4 * panel; // columns of a task
+    std::int64_t rows = 0;          // rows of a task
+    std::int64_t k = 0;             // steps of k between visits of the sums
+    std::int64_t cached_rows = 0;   // rows of it whose sums stay in the cache over all of k
+    bool by_rows = false;           // B's rows are read in long runs, a few at a time
 
-    /// For a product of m rows, n columns and k steps. Each task packs its panels, so a task has as many rows as the
-    /// second-level cache has room for their sums; but there are to be three tasks for a thread. A single strip of rows
-    /// waits for the memory that B lies in: there B is read in its own order.
+    /// For a product of m rows, n columns and k steps. Each task packs its panels, so a task has many rows; but there
+    /// are to be three tasks for a thread. A single strip of rows waits for the memory that B lies in: there B is read
+    /// in its own order.
     template <class C>
     static MatmulBlocks of(int width, std::int64_t m, std::int64_t n, std::int64_t k, bool b_has_contiguous_rows) {
-        constexpr std::int64_t most_rows = 1152, least_strips = 8;
-        constexpr std::int64_t most_k = 272;              // so much of a panel, in floats, is 34 KiB
-        constexpr std::int64_t most_panels = 24, few = 8; // by rows: their sets in the cache differ
-        MatmulBlocks blocks{.lanes = tile_lanes<C>(width), .tile_rows = tile_rows_of(width)};
+        constexpr std::int64_t most_rows = 1152, least_strips = 12, most_cached_strips = 25, most_k = 272;
+        constexpr std::int64_t most_panels = 16, few = 8; // by rows: their sets in the cache differ
+        MatmulBlocks blocks{.tile_rows = tile_rows_of(width), .panel = tile_vectors_of(width) * tile_lanes<C>(width)};
         const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
         const std::int64_t tasks = std::max(
             pieces(m, most_rows), std::min(pieces(3 * num_threads(), pieces(n, blocks.group)), strips / least_strips));
         blocks.rows = pieces(strips, tasks) * blocks.tile_rows;
+        blocks.cached_rows = std::min(blocks.rows, most_cached_strips * blocks.tile_rows);
         blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most_k)));
         if (strips == 1 && b_has_contiguous_rows) {
             blocks.by_rows = true;
@@ -130,47 +130,54 @@ class BlockAhead {
     std::int64_t k_, end_, step_, column_, columns_;
 };
 
-/// One task: a block of rows by a group of panels, over all of k. While it multiplies by one block of B, it asks the
-/// caches for the next one, which may be that of another task, from `next_column` on.
+/// One task: a block of rows by a group of panels, over all of k. B is packed while the first rows are multiplied, and
+/// read again by the others. While they are multiplied by one block of B, the caches are asked for the next one, which
+/// may be that of another task, from `next_column` on.
 struct MultiplyBlock {
     template <int Width, class T, class Out>
     LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t row0, std::int64_t column0,
                                    std::int64_t next_column, compute_t<T>* sums, compute_t<T>* packed_b) {
         using C = compute_t<T>;
-        constexpr int lanes = tile_lanes<C>(Width), tile_rows = tile_rows_of(Width), panel = 2 * lanes;
+        constexpr int lanes = tile_lanes<C>(Width), vectors = tile_vectors_of(Width), panel = vectors * lanes;
+        constexpr int tile_rows = tile_rows_of(Width);
         const MatmulBlocks& blocks = problem.blocks;
         const std::int64_t rows = std::min(blocks.rows, problem.m - row0);
         const std::int64_t columns = std::min(blocks.group, problem.n - column0);
         const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
         const std::int64_t b_stride = blocks.by_rows ? panels * panel : panel;
         const bool is_single = problem.k <= blocks.k; // then each strip's sums can use the same memory
-        std::int64_t k0 = 0;
-        do { // once without any k, too: the empty sum
-            const std::int64_t k = std::min(blocks.k, problem.k - k0);
-            if (blocks.by_rows) {
-                problem.pack(k0, k, column0, columns, b_stride, packed_b);
-            } else {
-                for (std::int64_t p = 0; p < columns; p += panel) {
-                    problem.pack(k0, k, column0 + p, std::min<std::int64_t>(panel, columns - p), panel,
-                                 packed_b + p * k);
+        for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
+            const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
+            std::int64_t k0 = 0;
+            do { // once without any k, too: the empty sum
+                const std::int64_t k = std::min(blocks.k, problem.k - k0);
+                C* block = packed_b + (blocks.by_rows ? 0 : k0 * panels * panel);
+                if (blocks.by_rows) {
+                    problem.pack(k0, k, column0, columns, b_stride, block);
+                } else if (r0 == 0) {
+                    for (std::int64_t p = 0; p < columns; p += panel) {
+                        problem.pack(k0, k, column0 + p, std::min<std::int64_t>(panel, columns - p), panel,
+                                     block + p * k);
+                    }
                 }
-            }
-            const bool is_last = k0 + k == problem.k;
-            BlockAhead ahead(problem, is_last ? 0 : k0 + k, is_last ? next_column : column0, panels * rows / tile_rows);
-            for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
-                const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
+                const bool is_last = k0 + k == problem.k;
+                const std::int64_t ahead_column = r0 != 0 ? problem.n : is_last ? next_column : column0;
+                BlockAhead ahead(problem, is_last ? 0 : k0 + k, ahead_column,
+                                 panels * MatmulBlocks::pieces(end - r0, tile_rows));
                 for (std::int64_t p = 0; p < columns; p += panel) {
-                    const C* b = packed_b + (blocks.by_rows ? p : p * k);
+                    const C* b = block + (blocks.by_rows ? p : p * k);
                     const int width = static_cast<int>(std::min<std::int64_t>(panel, columns - p));
                     for (std::int64_t r = r0; r < end; r += tile_rows) {
                         ahead.fetch();
                         const C* a = problem.packed_a + (row0 + r) * problem.k + k0 * tile_rows;
-                        C* c = sums + (is_single ? 0 : p * rows + r * panel);
+                        C* c = sums + (is_single ? 0 : p * blocks.cached_rows + (r - r0) * panel);
                         const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
                         if (width <= lanes) {
                             multiply_strip<C, Width, 1>(count, a, b, b_stride, c, k, k0 != 0);
-                        } else {
+                        } else if (width <= 2 * lanes) {
                             multiply_strip<C, Width, 2>(count, a, b, b_stride, c, k, k0 != 0);
+                        } else {
+                            multiply_strip<C, Width, vectors>(count, a, b, b_stride, c, k, k0 != 0);
                         }
                         if (is_last) {
                             for (std::int64_t i = 0; i < count; ++i) {
@@ -180,9 +187,9 @@ struct MultiplyBlock {
                         }
                     }
                 }
-            }
-            k0 += blocks.k;
-        } while (k0 < problem.k);
+                k0 += blocks.k;
+            } while (k0 < problem.k);
+        }
     }
 };
 
@@ -215,12 +222,11 @@ void multiply(MatmulTasks<T, Out> problem) {
     problem.packed_a = packed_a;
     const std::int64_t row_blocks = MatmulBlocks::pieces(problem.m, blocks.rows);
     const std::int64_t groups = MatmulBlocks::pieces(problem.n, blocks.group);
-    const std::int64_t sums_of_task =
-        (problem.k <= blocks.k ? blocks.tile_rows : std::min(blocks.rows, padded)) * blocks.group;
+    const std::int64_t sums_of_task = (problem.k <= blocks.k ? blocks.tile_rows : blocks.cached_rows) * blocks.group;
+    const std::int64_t packed_b_of_task = (blocks.by_rows ? blocks.k : problem.k) * blocks.group;
     parallel_for(row_blocks * groups, [&](std::int64_t task) {
         const std::int64_t next = task + num_threads(); // of this thread, when all tasks take the same time
-        auto scratch =
-            Storage<Cpu>::allocate(static_cast<std::size_t>(sums_of_task + blocks.k * blocks.group) * sizeof(C));
+        auto scratch = Storage<Cpu>::allocate(static_cast<std::size_t>(sums_of_task + packed_b_of_task) * sizeof(C));
         C* sums = static_cast<C*>(scratch.mutable_data());
         simd::run_for_isa<MultiplyBlock>(problem, task % row_blocks * blocks.rows, task / row_blocks * blocks.group,
                                          next / row_blocks * blocks.group, sums, sums + sums_of_task);

@@ -2,8 +2,8 @@
 """Measures lowrank beside PyTorch with PEFT, Transformers' generate and Hugging Face tokenizers, and by itself.
 
 A comparison runs in rounds: the machine's peak, ours, the peer, the peer, ours, the peak. A round whose two peaks differ
-by more than 5% does not count. A figure is the median over rounds. Each run is a process of its own on all CPUs; its
-memory is VmHWM. Writes results.json, results.md and plots as SVG into --output, and with --update the tables into their
+by more than 5% does not count. A figure is the median over rounds. Each run is a process of its own on all CPUs, and of
+training steps two processes take turns step by step; their memory is VmHWM. Writes results.json, results.md and plots as SVG into --output, and with --update the tables into their
 places on a page.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from comparison import model_files, page, plot, rounds
+from comparison.paced import Paced
 from comparison.processes import Failed, environment_of_python, run
 
 HERE = Path(__file__).resolve().parent
@@ -44,7 +45,6 @@ def arguments():
     p.add_argument("--update", type=Path, help="page to put the tables into; plots go into a folder of its name")
     p.add_argument("--only", default=names, help=f"some of {names}")
     p.add_argument("--rounds", type=int, default=5, help="rounds that count, of each comparison (5)")
-    p.add_argument("--steps", type=int, default=5, help="training steps of a run (5)")
     p.add_argument("--tokens", type=int, default=128, help="tokens that a run generates (128)")
     p.add_argument("--dtype", choices=["fp32", "bf16"], help="only rows with ours in this type")
     p.add_argument("--seed", type=int, default=0, help="of the random weights and tokens (0)")
@@ -59,10 +59,10 @@ def arguments():
     a.only = a.only.split(",")
     if unknown := set(a.only) - set(SECTIONS):
         p.error(f"--only: found {', '.join(sorted(unknown))}, expected some of {names}")
-    if a.rounds < 1 or a.steps < 2 or a.tokens < 2:
-        p.error("expected at least 1 round, 2 steps and 2 tokens")
+    if a.rounds < 1 or a.tokens < 2:
+        p.error("expected at least 1 round and 2 tokens")
     if a.quick:
-        a.rounds, a.steps, a.tokens = 1, 2, 4
+        a.rounds, a.tokens = 1, 4
     return a
 
 
@@ -102,10 +102,10 @@ class Runner:
         self.say(f"writing {self.model} where it is absent")
         model_files.write_model(self.model, self.shape, self.a.seed)
 
-    def compare(self, name, ours, peer, peak="gflops"):
+    def compare(self, name, ours, peer, peak="tile_gflops", attempts=3):
         self.say(f"== {name}")
         tolerance = float("inf") if self.a.quick else rounds.TOLERANCE
-        result = rounds.compare(ours, peer, self.peak(peak), self.a.rounds, tolerance, self.say)
+        result = rounds.compare(ours, peer, self.peak(peak), self.a.rounds, tolerance, self.say, attempts)
         if not result.kept:
             self.say("no round counts: the machine was never steady")
         return result
@@ -174,42 +174,28 @@ def step(r):
     r.write_model()
     finetune = r.program("examples/finetune")
 
-    def ours(dtype, batch, length, data):
-        output, log = a.work / "adapter", a.work / "metrics.jsonl"
-
-        def of_steps(steps):
-            log.unlink(missing_ok=True)
-            ended = run(
-                [finetune, "--model", r.model, "--data", data, "--no-shuffle", "--output", output]
-                + ["--overwrite-output-dir", "--max-steps", steps, "--per-device-train-batch-size", batch, "--r", 8]
-                + ["--lora-alpha", 16, "--target-modules", "c_attn,c_proj", "--base-dropout", "none"]
-                + ["--log-file", log, "--logging-steps", 1, "--threads", r.threads, *type_options(dtype)]
-            )
-            lines = [json.loads(line) for line in log.read_text().splitlines()]
-            return ended, [line["seconds"] for line in lines], lines[0]["loss"]
-
-        one, _, loss = of_steps(1)
-        many, seconds, _ = of_steps(a.steps)
-        return step_quantities(one, many, seconds, one.seconds, loss)
+    def ours(dtype, batch, length, data, who):
+        log = a.work / f"{who}.jsonl"
+        return Paced(
+            [finetune, "--model", r.model, "--data", data, "--no-shuffle", "--output", a.work / f"adapter-{who}"]
+            + ["--overwrite-output-dir", "--max-steps", 100_000, "--per-device-train-batch-size", batch, "--r", 8]
+            + ["--lora-alpha", 16, "--target-modules", "c_attn,c_proj", "--base-dropout", "none"]
+            + ["--log-file", log, "--logging-steps", 1, "--threads", r.threads, *type_options(dtype)],
+            log,
+        )
 
     def theirs(setting, batch, length, data):
-        def of_steps(steps):
-            ended = r.peer("step", "--model", r.model, "--data", data, "--batch", batch, "--steps", steps,
-                           "--setting", setting)  # fmt: skip
-            return ended, ended.json()
+        log = a.work / "peer.jsonl"
+        return Paced(
+            [r.python, HERE / "comparison/peer.py", "step", "--threads", r.threads, "--model", r.model, "--data", data]
+            + ["--batch", batch, "--setting", setting, "--log", log],
+            log,
+        )
 
-        one, first = of_steps(1)
-        many, found = of_steps(a.steps)
-        return step_quantities(one, many, found["seconds"], first["first_step_at"] - one.began, first["losses"][0])
-
-    def step_quantities(one, many, seconds, start, loss):
-        return {
-            "step": median(seconds[1:]),
-            "outside": (many.seconds - one.seconds) / (a.steps - 1),
-            "memory": many.memory_mb,
-            "start": start,
-            "loss": loss,
-        }
+    def quantities(paced):
+        seconds = paced.step()
+        loss = json.loads(paced.log.read_text().splitlines()[0])["loss"]
+        return {"step": seconds, "memory": paced.memory_mb(), "start": paced.start, "loss": loss}
 
     pairs = [("fp32", "fp32"), ("fp32", "medium"), ("fp32", "autocast"), ("fp32", "bf16"), ("bf16", "autocast"),
              ("bf16", "bf16")]  # fmt: skip
@@ -220,18 +206,21 @@ def step(r):
         data = a.work / f"ids{batch}x{length}-{r.model.name}.jsonl"
         model_files.write_ids(data, 2 * batch, length, r.shape["vocab_size"], a.seed)
         for dtype, setting in r.rows_of("finetune", pairs):
-            run_ours = partial(ours, dtype, batch, length, data)
-            run_peer = run_ours if a.against_itself else partial(theirs, setting, batch, length, data)
+            start_peer = partial(ours, dtype) if a.against_itself else partial(theirs, setting)
+            who = ("peer",) if a.against_itself else ()
             name = f"{batch}×{length}: ours {dtype}, {r.peer_name(setting)}"
-            result = r.compare(f"LoRA step {name}", run_ours, run_peer)
+            with ours(dtype, batch, length, data, "ours") as one, start_peer(batch, length, data, *who) as other:
+                for paced in () if a.quick else (one, other):
+                    paced.step()  # what is slower only once
+                result = r.compare(f"LoRA step {name}", partial(quantities, one), partial(quantities, other), attempts=6)
             results.append((name, result))
             if result.kept:
                 ours_loss, their_loss = result.value("ours", "loss"), result.value("peer", "loss")
                 if abs(ours_loss - their_loss) > (1e-4 if dtype == setting == "fp32" else 1e-2) * their_loss:
                     raise SystemExit(f"error: {name}: losses {ours_loss} and {their_loss}: not the same computation")
     r.found["step"] = {name: result.as_json() for name, result in results}
-    rows, notes = comparison_rows(results, ["step", "outside", "memory"])
-    head = ["batch × length", "s/step", "peer", "ratio", "s/step, from outside", "peer", "ratio", "MB at most", "peer", "ratio"]
+    rows, notes = comparison_rows(results, ["step", "memory"])
+    head = ["batch × length", "s/step", "peer", "ratio", "MB at most", "peer", "ratio"]
     block = page.table(head, rows) + notes
     rows, _ = comparison_rows(results, ["start"])
     block += "\nFrom the start of the process to the end of the first step, files in the page cache:\n\n"

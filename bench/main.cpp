@@ -27,8 +27,8 @@ double median(double (*peak)(), std::size_t count) {
 
 int main(int argc, char** argv) {
     if (argc == 2 && std::string_view(argv[1]) == "--peaks") {
-        std::printf("{\"gflops\": %.2f, \"read_gbs\": %.3f}\n", median(bench::peak_gflops, 41),
-                    median(bench::peak_read_gbs, 11));
+        std::printf("{\"gflops\": %.2f, \"tile_gflops\": %.2f, \"read_gbs\": %.3f}\n", median(bench::peak_gflops, 41),
+                    median(bench::tile_gflops, 41), median(bench::peak_read_gbs, 11));
         return 0;
     }
     benchmark::Initialize(&argc, argv);
@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
     benchmark::AddCustomContext("instruction set", std::string(lowrank::simd::name_of(lowrank::simd::active_isa())));
     benchmark::AddCustomContext("threads", std::to_string(lowrank::num_threads()));
     benchmark::AddCustomContext("peak GFLOP/s", std::to_string(bench::peak_gflops()));
+    benchmark::AddCustomContext("tile GFLOP/s", std::to_string(bench::tile_gflops()));
     benchmark::AddCustomContext("peak read GB/s", std::to_string(bench::peak_read_gbs()));
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();

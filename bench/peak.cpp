@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "lowrank/backend/cpu/matmul_tile.hpp"
 #include "lowrank/core/parallel.hpp"
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/memory.hpp"
@@ -20,28 +21,43 @@ double seconds_of(const auto& work) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-constexpr int chains = 12; // more than latency × units of any of these CPUs, and fewer than its registers
+/// Independent sums: more than latency × units of any of these CPUs, and fewer than its registers.
+constexpr int chains_of(int width) {
+    return width == 16 ? 24 : 12;
+}
 
 struct MultiplyAdd {
     template <int Width>
     LOWRANK_INLINE static void run(std::int64_t steps, float* values) {
         using V = simd::Vec<float, Width>;
+        constexpr int chains = chains_of(Width);
         const V x = simd::load<V>(values), y = simd::load<V>(values + Width);
         V sums[chains];
-#pragma GCC unroll 12
+#pragma GCC unroll 24
         for (int i = 0; i < chains; ++i) {
             sums[i] = V(static_cast<float>(i));
         }
         for (std::int64_t step = 0; step < steps; ++step) {
-#pragma GCC unroll 12
+#pragma GCC unroll 24
             for (int i = 0; i < chains; ++i) {
                 sums[i] = fma(sums[i], x, y);
             }
         }
-#pragma GCC unroll 12
+#pragma GCC unroll 24
         for (int i = 0; i < chains; ++i) {
             simd::store(sums[i], values + i * Width);
         }
+    }
+};
+
+struct MultiplyTile {
+    static constexpr std::int64_t k = 96; // 18 KiB of b, 3 KiB of a
+
+    template <int Width>
+    LOWRANK_INLINE static void run(std::int64_t steps, const float* a, const float* b, float* c) {
+        constexpr int rows = detail::tile_rows_of(Width), vectors = detail::tile_vectors_of(Width);
+        detail::multiply_tile<float, Width, rows, vectors>(a, 1, rows, b, vectors * Width, c, vectors * Width, steps,
+                                                           true);
     }
 };
 
@@ -60,18 +76,37 @@ struct ReadAll {
     }
 };
 
-constexpr std::int64_t line = chains * 16; // floats of a thread's results
+constexpr std::int64_t line = 24 * 16; // floats of a thread's results
 
 } // namespace
 
 double peak_gflops() {
     constexpr std::int64_t steps = 500'000;
-    const std::int64_t threads = num_threads(), width = simd::width_of(simd::active_isa());
+    const int width = simd::width_of(simd::active_isa());
+    const std::int64_t threads = num_threads();
     std::vector<float> values(static_cast<std::size_t>(threads * line), 0.5f);
     const double seconds = seconds_of([&] {
         parallel_for(threads, [&](std::int64_t i) { simd::run_for_isa<MultiplyAdd>(steps, values.data() + i * line); });
     });
-    return 2e-9 * static_cast<double>(steps * chains * width * threads) / seconds;
+    return 2e-9 * static_cast<double>(steps * chains_of(width) * width * threads) / seconds;
+}
+
+double tile_gflops() {
+    constexpr std::int64_t times = 50'000, a_size = 16 * MultiplyTile::k, b_size = 48 * MultiplyTile::k;
+    const int width = simd::width_of(simd::active_isa());
+    const std::int64_t threads = num_threads(),
+                       c_size = detail::tile_rows_of(width) * detail::tile_vectors_of(width) * width;
+    const std::int64_t size = a_size + b_size + 1024;
+    std::vector<float> memory(static_cast<std::size_t>(threads * size), 0.0f);
+    const double seconds = seconds_of([&] {
+        parallel_for(threads, [&](std::int64_t i) {
+            float* a = memory.data() + i * size;
+            for (std::int64_t t = 0; t < times; ++t) {
+                simd::run_for_isa<MultiplyTile>(MultiplyTile::k, a, a + a_size, a + a_size + b_size);
+            }
+        });
+    });
+    return 2e-9 * static_cast<double>(times * MultiplyTile::k * c_size * threads) / seconds;
 }
 
 double peak_read_gbs() {

@@ -7,6 +7,11 @@ namespace bench {
 /// kernels use. Takes some 10 ms.
 double peak_gflops();
 
+/// GFLOP/s of the products' register tile on operands in the first-level cache, on all threads: what a product can
+/// reach at this moment. Where somebody else's hyperthread takes issue slots of the same cores this falls by a third,
+/// and peak_gflops, which needs half of them, does not show it. Takes some 40 ms.
+double tile_gflops();
+
 /// GB/s of reading memory that no cache holds, on all threads. Takes some 50 ms.
 double peak_read_gbs();
 

@@ -40,12 +40,12 @@ def of_round(runs, quantity):
     return mean(run[quantity] for run in runs)
 
 
-def compare(ours, peer, peak, wanted, tolerance=TOLERANCE, say=lambda text: None):
-    """Runs rounds until `wanted` of them have two peaks within `tolerance` of one another, or three times as many were
-    tried. `ours` and `peer` return the quantities of one run, `peak` what the machine can do."""
+def compare(ours, peer, peak, wanted, tolerance=TOLERANCE, say=lambda text: None, attempts=3):
+    """Runs rounds until `wanted` of them have two peaks within `tolerance` of one another, or `attempts` times as many
+    were tried. `ours` and `peer` return the quantities of one run, `peak` what the machine can do."""
     result = Comparison(wanted)
     after = None
-    for number in range(1, 3 * wanted + 1):
+    for number in range(1, attempts * wanted + 1):
         before = peak()
         first, *theirs, last = ours(), peer(), peer(), ours()
         after = peak()

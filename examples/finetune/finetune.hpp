@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "lowrank/io/atomic_directory.hpp"
 #include "lowrank/models/gpt2_checkpoint.hpp"
 #include "lowrank/models/gpt2_memory.hpp"
+#include "lowrank/train/adalora_training.hpp"
 #include "lowrank/train/early_stopping.hpp"
 #include "lowrank/train/process_memory.hpp"
 #include "lowrank/train/progress.hpp"
@@ -24,6 +26,7 @@
 #include "options.hpp"
 #include "output.hpp"
 #include "say.hpp"
+#include "start.hpp"
 
 namespace examples {
 
@@ -31,7 +34,7 @@ using namespace lowrank;
 
 /// Writes what is trained, and what belongs to it, into a directory.
 template <class T>
-void save_trained(Gpt2<T>& model, const LoraConfig& config, const FinetuneOptions& options, const DataReader& reader,
+void save_trained(Gpt2<T>& model, const AdapterConfig& config, const FinetuneOptions& options, const DataReader& reader,
                   const std::filesystem::path& directory) {
     if (options.trains_all_weights()) {
         for (const auto& tensor : trainable_tensors<T, Cpu>(model)) {
@@ -39,7 +42,8 @@ void save_trained(Gpt2<T>& model, const LoraConfig& config, const FinetuneOption
         }
         save_gpt2(model, directory);
     } else {
-        save_adapter<T, Cpu>(model, config, directory);
+        const PlainLoraScope<T, Cpu> plain(model); // PiSSA and OLoRA for the untouched base
+        save_adapter<T, Cpu>(model, plain.empty() ? config : doubled_config(std::get<LoraConfig>(config)), directory);
     }
     copy_text_files(options.model.model, directory);
     reader.save_template(directory);
@@ -49,7 +53,8 @@ void save_trained(Gpt2<T>& model, const LoraConfig& config, const FinetuneOption
 template <class T>
 class FinetuneCallback : public TrainerCallback {
   public:
-    FinetuneCallback(Gpt2<T>& model, const LoraConfig& config, const FinetuneOptions& options, const DataReader& reader)
+    FinetuneCallback(Gpt2<T>& model, const AdapterConfig& config, const FinetuneOptions& options,
+                     const DataReader& reader)
         : model_(model),
           config_(config),
           options_(options),
@@ -64,10 +69,23 @@ class FinetuneCallback : public TrainerCallback {
 
   private:
     Gpt2<T>& model_;
-    const LoraConfig& config_;
+    const AdapterConfig& config_;
     const FinetuneOptions& options_;
     const DataReader& reader_;
 };
+
+/// What the adapter's method does in a run of so many steps, beside its layers; null for most.
+template <class T>
+std::unique_ptr<TrainingMethod<float, Cpu>> training_method(Gpt2<T>& model, AdapterConfig& config, std::int64_t steps) {
+    auto* adalora = std::get_if<AdaLoraConfig>(&config);
+    if (adalora == nullptr) {
+        return nullptr;
+    }
+    if (adalora->total_step == 0) { // of a file it is what the file says
+        adalora->total_step = steps;
+    }
+    return std::make_unique<AdaLoraTraining<T, Cpu>>(model, *adalora);
+}
 
 inline TrainerOptions trainer_options(const FinetuneOptions& options, const DataLoader& loader,
                                       const std::optional<Dataset>& eval_data) {
@@ -121,14 +139,16 @@ int finetune(FinetuneOptions& options, const Program& app) {
     const Dataset& data = packed ? *packed : rows;
     other_memory += resident_memory_mb();
 
-    const LoraConfig config = prepare(model, options, base_model_name(options.model), options.loader.seed, app);
+    AdapterConfig config = start_adapter(model, options, data, app);
     if (options.base_dropout == "none") {
         model.set_base_dropout(0, 0, 0);
     }
     model.gradient_checkpointing = options.gradient_checkpointing;
     say(stdout, "{}\n", describe(count_parameters<T, Cpu>(model)));
     const LargestBatch largest(data, options.loader.batch_size);
-    const double estimate = tell_memory(training_memory(model, largest.rows, largest.length), largest, other_memory);
+    choose_moments(options.adamw, options.optim, options.output);
+    const double estimate =
+        tell_memory(training_memory(model, largest.rows, largest.length, options.adamw), largest, other_memory);
 
     options.loader.shuffle = !options.no_shuffle;
     DataLoader loader(data, options.loader);
@@ -138,7 +158,8 @@ int finetune(FinetuneOptions& options, const Program& app) {
     }
     AdamW<float> optimizer(parameter_groups(model, options.adamw.learning_rate, options.loraplus_lr_ratio),
                            options.adamw);
-    Trainer<T, Cpu, Gpt2<T>> trainer(model, loader, optimizer, settings);
+    const auto method = training_method(model, config, settings.max_steps);
+    Trainer<T, Cpu, Gpt2<T>> trainer(model, loader, optimizer, settings, method.get());
 
     constexpr std::int64_t sample_tokens = 48;
     Reports reports(options, "Fine-tuning of " + base_model_name(options.model), reader, eval_data ? *eval_data : rows,

@@ -29,8 +29,9 @@ NamedValues effective_options(const FinetuneOptions& options, const Program& app
     return ConfigFile(app).in_effect(left_out);
 }
 
-lowrank::RunSettings run_settings(const FinetuneOptions& options, const Program& app, const lowrank::LoraConfig& config,
-                                  const lowrank::Dataset& data, const std::optional<lowrank::Dataset>& eval_data) {
+lowrank::RunSettings run_settings(const FinetuneOptions& options, const Program& app,
+                                  const lowrank::AdapterConfig& config, const lowrank::Dataset& data,
+                                  const std::optional<lowrank::Dataset>& eval_data) {
     lowrank::RunSettings settings;
     for (const auto& [name, value] : effective_options(options, app)) {
         settings[name] = value;
@@ -40,12 +41,15 @@ lowrank::RunSettings run_settings(const FinetuneOptions& options, const Program&
           "report-to", "report-samples", "save-steps", "save-strategy", "save-total-limit", "loss-watchdog"}) {
         settings.erase(name);
     }
+    if (const std::string paged = "paged_"; options.optim.starts_with(paged)) {
+        settings["optim"] = options.optim.substr(paged.size()); // where moments lie changes nothing
+    }
     settings["the rows of --data"] = lowrank::fingerprint(data);
     if (eval_data) {
         settings["the rows of the evaluation"] = lowrank::fingerprint(*eval_data);
     }
     if (!options.init_adapter.empty()) {
-        settings["the settings of --init-adapter"] = lowrank::peft_config(config, false, {}).dump();
+        settings["the settings of --init-adapter"] = lowrank::peft_config(config, false).dump();
     }
     for (const auto& entry : std::filesystem::directory_iterator(options.model.model)) {
         if (entry.path().extension() == ".safetensors" || entry.path().filename() == "config.json") {

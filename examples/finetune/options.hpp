@@ -42,8 +42,9 @@ void refuse_contradictions(const FinetuneOptions& options, const CLI::App& app);
 NamedValues effective_options(const FinetuneOptions& options, const Program& app);
 
 /// What a resumed run must have in common with its beginning. Files count by what is in them, not by their names.
-lowrank::RunSettings run_settings(const FinetuneOptions& options, const Program& app, const lowrank::LoraConfig& config,
-                                  const lowrank::Dataset& data, const std::optional<lowrank::Dataset>& eval_data);
+lowrank::RunSettings run_settings(const FinetuneOptions& options, const Program& app,
+                                  const lowrank::AdapterConfig& config, const lowrank::Dataset& data,
+                                  const std::optional<lowrank::Dataset>& eval_data);
 
 /// Trains with activations of type T. Returns the exit code. Defined for the types of model.hpp.
 template <class T>

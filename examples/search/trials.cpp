@@ -65,7 +65,7 @@ class Pace : public TrainerCallback {
 
 class Session {
   public:
-    LoraConfig config;
+    AdapterConfig config;
     Model model;
     LossWatchdog watchdog{[](const std::string& message) { throw NumericError(message); }};
 

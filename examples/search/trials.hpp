@@ -10,7 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include "data_options.hpp"
-#include "lowrank/adapters/lora_config.hpp"
+#include "lowrank/adapters/adapter_config.hpp"
 #include "lowrank/data/loader.hpp"
 #include "lowrank/data/order.hpp"
 #include "lowrank/train/search.hpp"

@@ -33,6 +33,72 @@ parse_pattern(const std::string& option, const std::vector<std::string>& entries
     return pattern;
 }
 
+/// Options that some methods have, and which.
+struct MethodOption {
+    std::string name;
+    std::vector<std::string> methods;
+};
+const std::vector<MethodOption>& method_options() {
+    static const std::vector<std::string> lora = {"lora", "dora", "lora-fa"},
+                                          factors = {"lora", "dora", "lora-fa", "adalora"},
+                                          all = {"lora", "dora", "lora-fa", "adalora", "vera", "ia3"};
+    static const std::vector<MethodOption> options = {
+        {"--r", {"lora", "dora", "lora-fa", "vera"}},
+        {"--lora-alpha", factors},
+        {"--lora-dropout", factors},
+        {"--use-rslora", lora},
+        {"--lora-bias", lora},
+        {"--init-lora-weights", factors},
+        {"--bias", {"lora", "dora", "lora-fa", "adalora", "vera"}},
+        {"--target-modules", all},
+        {"--exclude-modules", {"lora", "dora", "lora-fa", "adalora", "ia3"}},
+        {"--modules-to-save", all},
+        {"--layers-to-transform", {"lora", "dora", "lora-fa", "adalora", "vera"}},
+        {"--rank-pattern", lora},
+        {"--alpha-pattern", lora},
+        {"--vera-dropout", {"vera"}},
+        {"--d-initial", {"vera"}},
+        {"--projection-prng-key", {"vera"}},
+        {"--feedforward-modules", {"ia3"}},
+        {"--init-r", {"adalora"}},
+        {"--target-r", {"adalora"}},
+        {"--tinit", {"adalora"}},
+        {"--tfinal", {"adalora"}},
+        {"--delta-t", {"adalora"}},
+        {"--beta1", {"adalora"}},
+        {"--beta2", {"adalora"}},
+        {"--orth-reg-weight", {"adalora"}},
+    };
+    return options;
+}
+
+lowrank::VeraConfig vera_config(const AdapterOptions& options, const lowrank::LoraConfig& lora) {
+    lowrank::VeraConfig config = options.vera;
+    static_cast<lowrank::AdapterTargets&>(config) = lora;
+    config.r = lora.r;
+    return config;
+}
+
+lowrank::Ia3Config ia3_config(const AdapterOptions& options, const lowrank::LoraConfig& lora) {
+    lowrank::Ia3Config config;
+    static_cast<lowrank::AdapterTargets&>(config) = lora;
+    config.feedforward_modules = selection(options.feedforward_modules);
+    return config;
+}
+
+lowrank::AdaLoraConfig adalora_config(const AdapterOptions& options, const lowrank::LoraConfig& lora) {
+    lowrank::AdaLoraConfig config = options.adalora;
+    static_cast<lowrank::AdapterTargets&>(config) = lora;
+    config.lora_alpha = lora.lora_alpha;
+    config.lora_dropout = lora.lora_dropout;
+    if (options.init_lora_weights != "true" && options.init_lora_weights != "false") {
+        throw lowrank::OptionError("--init-lora-weights: found " + options.init_lora_weights +
+                                   ", expected true or false with --method adalora");
+    }
+    config.init_lora_weights = options.init_lora_weights == "true";
+    return config;
+}
+
 } // namespace
 
 std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>& names) {
@@ -46,15 +112,14 @@ std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>
     return lowrank::ModuleSelection(names);
 }
 
-lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name) {
+lowrank::AdapterConfig adapter_config(const AdapterOptions& options, const std::string& base_name) {
     lowrank::LoraConfig config = options.lora;
     config.use_dora = options.method == "dora";
+    config.freeze_a = options.method == "lora-fa";
     config.bias = options.bias == "all"         ? lowrank::BiasMode::all
                   : options.bias == "lora_only" ? lowrank::BiasMode::lora_only
                                                 : lowrank::BiasMode::none;
-    config.init_lora_weights = options.init_lora_weights == "gaussian" ? lowrank::LoraInit::gaussian
-                               : options.init_lora_weights == "false"  ? lowrank::LoraInit::random
-                                                                       : lowrank::LoraInit::kaiming;
+    set_init_lora_weights(config, options.init_lora_weights);
     config.target_modules = selection(options.target_modules);
     config.exclude_modules = selection(options.exclude_modules);
     config.modules_to_save = options.modules_to_save;
@@ -65,20 +130,45 @@ lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string
     config.rank_pattern = parse_pattern("--rank-pattern", options.rank_pattern, std::int64_t(1), most_rank);
     config.alpha_pattern = parse_pattern("--alpha-pattern", options.alpha_pattern, -any, any);
     config.base_model_name_or_path = base_name;
+    if (options.method == "vera") {
+        return vera_config(options, config);
+    }
+    if (options.method == "ia3") {
+        return ia3_config(options, config);
+    }
+    if (options.method == "adalora") {
+        return adalora_config(options, config);
+    }
     return config;
 }
 
 void add_adapter_options(CLI::App& app, AdapterOptions& o) {
-    app.add_option("--method", o.method, "what to train")->check(CLI::IsMember({"lora", "dora", "full"}));
+    app.add_option("--method", o.method, "what to train")
+        ->check(CLI::IsMember({"lora", "dora", "vera", "adalora", "ia3", "lora-fa", "full"}));
     app.add_option("--init-adapter", o.init_adapter, "continue from this adapter; its config decides");
-    app.add_option("--r", o.lora.r, "rank")->check(number<std::int64_t>(1, most_rank));
+    app.add_option("--r", o.lora.r, "rank; with --method vera 256 unless given")
+        ->check(number<std::int64_t>(1, most_rank));
     app.add_option("--lora-alpha", o.lora.lora_alpha, "scale: alpha/r, or alpha/sqrt(r) with --use-rslora")
         ->check(number(std::numeric_limits<double>::lowest()));
     app.add_option("--lora-dropout", o.lora.lora_dropout, "dropout before A")->check(number(0.0, 0.999));
     app.add_flag("--use-rslora", o.lora.use_rslora, "scale by alpha/sqrt(r)");
-    app.add_option("--init-lora-weights", o.init_lora_weights, "true: B = 0; false: random B")
-        ->check(CLI::IsMember({"true", "gaussian", "false"}));
-    app.add_option("--bias", o.bias, "biases to train")->check(CLI::IsMember({"none", "all", "lora_only"}));
+    app.add_flag("--lora-bias", o.lora.lora_bias, "B has a bias");
+    app.add_option("--init-lora-weights", o.init_lora_weights,
+                   "true: B = 0; false: random B; gaussian, orthogonal; pissa, pissa_niter_[number] or olora: the "
+                   "largest part of the base; loftq: what --quantize nf4 lost; eva: from the data")
+        ->check(CLI::Validator(
+            [](const std::string& name) {
+                lowrank::LoraConfig config;
+                try {
+                    set_init_lora_weights(config, name);
+                } catch (const lowrank::OptionError& error) {
+                    return std::string(error.what());
+                }
+                return std::string();
+            },
+            "NAME"));
+    app.add_option("--bias", o.bias, "biases to train; lora_only: those of the adapted layers")
+        ->check(CLI::IsMember({"none", "all", "lora_only"}));
     app.add_option("--target-modules", o.target_modules, "names, all-linear, or a pattern over the whole path")
         ->delimiter(',');
     app.add_option("--exclude-modules", o.exclude_modules, "modules to leave out")->delimiter(',');
@@ -89,25 +179,46 @@ void add_adapter_options(CLI::App& app, AdapterOptions& o) {
         ->check(number<std::int64_t>(0));
     app.add_option("--rank-pattern", o.rank_pattern, "other ranks: c_proj=4,h.0.attn.c_attn=16")->delimiter(',');
     app.add_option("--alpha-pattern", o.alpha_pattern, "other alphas, likewise")->delimiter(',');
+    app.add_option("--vera-dropout", o.vera.vera_dropout, "VeRA: dropout before A")->check(number(0.0, 0.999));
+    app.add_option("--d-initial", o.vera.d_initial, "VeRA: where the vector d starts")
+        ->check(number(std::numeric_limits<double>::lowest()));
+    app.add_option("--projection-prng-key", o.vera.projection_prng_key, "VeRA: seed of the shared matrices")
+        ->check(number<std::int64_t>(0));
+    app.add_option("--feedforward-modules", o.feedforward_modules,
+                   "IA3: those of the targets whose input is scaled, and not their output")
+        ->delimiter(',');
+    app.add_option("--init-r", o.adalora.init_r, "AdaLoRA: rank of every layer at the start")
+        ->check(number<std::int64_t>(1, most_rank));
+    app.add_option("--target-r", o.adalora.target_r, "AdaLoRA: mean rank of the layers at the end")
+        ->check(number<std::int64_t>(1, most_rank));
+    app.add_option("--tinit", o.adalora.tinit, "AdaLoRA: steps before ranks are cut")->check(number<std::int64_t>(0));
+    app.add_option("--tfinal", o.adalora.tfinal, "AdaLoRA: last steps, with the ranks that are left")
+        ->check(number<std::int64_t>(0));
+    app.add_option("--delta-t", o.adalora.delta_t, "AdaLoRA: steps between two cuts")->check(number<std::int64_t>(1));
+    app.add_option("--beta1", o.adalora.beta1, "AdaLoRA: smoothing of importance");
+    app.add_option("--beta2", o.adalora.beta2, "AdaLoRA: smoothing of its uncertainty");
+    app.add_option("--orth-reg-weight", o.adalora.orth_reg_weight, "AdaLoRA: weight of the orthogonal penalty");
+    app.final_callback([&app, &o] {
+        if (o.method == "vera" && app.count("--r") == 0) {
+            o.lora.r = o.vera.r;
+            app.get_option("--r")->default_str(std::to_string(o.lora.r));
+        }
+    });
 }
 
 std::vector<std::string> options_without_effect(const AdapterOptions& options) {
+    const bool continues = !options.init_adapter.empty();
     std::vector<std::string> names;
-    if (!options.init_adapter.empty() || options.trains_all_weights()) {
-        names = {"--r",
-                 "--lora-alpha",
-                 "--use-rslora",
-                 "--bias",
-                 "--target-modules",
-                 "--exclude-modules",
-                 "--modules-to-save",
-                 "--layers-to-transform",
-                 "--rank-pattern",
-                 "--alpha-pattern",
-                 "--init-lora-weights"};
-        names.push_back(options.init_adapter.empty() ? "--lora-dropout" : "--method");
+    for (const MethodOption& option : method_options()) {
+        const bool has = std::count(option.methods.begin(), option.methods.end(), options.method) > 0;
+        if (continues ? option.name != "--lora-dropout" : !has) {
+            names.push_back(option.name);
+        }
     }
-    if (options.init_adapter.empty() && options.trains_all_weights()) {
+    if (continues && options.method != "lora-fa") { // a file of LoRA does not say that A is frozen
+        names.push_back("--method");
+    }
+    if (!continues && (options.trains_all_weights() || options.method == "ia3")) {
         names.push_back("--loraplus-lr-ratio");
     }
     return names;
@@ -116,10 +227,9 @@ std::vector<std::string> options_without_effect(const AdapterOptions& options) {
 void refuse_without_effect(const AdapterOptions& options, const CLI::App& app) {
     for (const std::string& name : options_without_effect(options)) {
         if (app.count(name) > 0) {
-            throw lowrank::OptionError(name +
-                                       (options.init_adapter.empty()
-                                            ? ": has no meaning with --method full; leave the option out"
-                                            : ": the adapter of --init-adapter decides this; leave the option out"));
+            const std::string why = options.init_adapter.empty() ? "has no meaning with --method " + options.method
+                                                                 : "the adapter of --init-adapter decides this";
+            throw lowrank::OptionError(name + ": " + why + "; leave the option out");
         }
     }
 }

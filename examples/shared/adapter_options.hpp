@@ -8,7 +8,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "lowrank/adapters/lora_config.hpp"
+#include "lowrank/adapters/adapter_config.hpp"
 #include "lowrank/optim/parameter_group.hpp"
 #include "model.hpp"
 
@@ -17,7 +17,9 @@ namespace examples {
 struct AdapterOptions {
     std::string init_adapter, method = "lora", bias = "none", init_lora_weights = "true";
     lowrank::LoraConfig lora;
-    std::vector<std::string> target_modules, exclude_modules, modules_to_save;
+    lowrank::VeraConfig vera;
+    lowrank::AdaLoraConfig adalora;
+    std::vector<std::string> target_modules, exclude_modules, modules_to_save, feedforward_modules;
     std::vector<std::int64_t> layers_to_transform;
     std::vector<std::string> rank_pattern, alpha_pattern;
 
@@ -30,15 +32,15 @@ void add_adapter_options(CLI::App& app, AdapterOptions& o);
 std::optional<lowrank::ModuleSelection> selection(const std::vector<std::string>& names);
 
 /// The settings of the options, for a base model of that name.
-lowrank::LoraConfig lora_config(const AdapterOptions& options, const std::string& base_name);
+lowrank::AdapterConfig adapter_config(const AdapterOptions& options, const std::string& base_name);
 
 /// Makes the model ready for training and returns the adapter's settings, in which the base model has that name.
 /// Defined for the types of model.hpp.
 template <class T>
-lowrank::LoraConfig prepare(lowrank::Gpt2<T>& model, const AdapterOptions& options, const std::string& base_name,
-                            std::uint64_t seed, const CLI::App& app);
+lowrank::AdapterConfig prepare(lowrank::Gpt2<T>& model, const AdapterOptions& options, const std::string& base_name,
+                               std::uint64_t seed, const CLI::App& app);
 
-/// The options that have no say: the file of --init-adapter decides, or --method full has no adapter.
+/// The options that have no say: the file of --init-adapter decides, or they belong to another method.
 std::vector<std::string> options_without_effect(const AdapterOptions& options);
 
 /// Throws OptionError for one of them that is given.

@@ -43,8 +43,8 @@ lowrank::Gpt2<T> load_model(const ModelOptions& options, bool trains_all_weights
     lowrank::Gpt2<T> model = lowrank::load_gpt2<T>(options.model, load);
     notice_unknown_keys(options.model + "/config.json", model.config.unknown_keys);
     if (!options.adapter.empty()) {
-        const lowrank::LoraConfig config = lowrank::load_adapter<T, lowrank::Cpu>(model, options.adapter);
-        notice_unknown_keys(options.adapter + "/adapter_config.json", config.unknown_keys);
+        const lowrank::AdapterConfig config = lowrank::load_adapter<T, lowrank::Cpu>(model, options.adapter);
+        notice_unknown_keys(options.adapter + "/adapter_config.json", lowrank::targets(config).unknown_keys);
     }
     return model;
 }
@@ -67,29 +67,33 @@ void require_finite_weights(lowrank::Gpt2<T>& model) {
 
 /// PEFT's rules pass over what matches nothing. On a command line that is a slip, and is refused.
 template <class T>
-void refuse_idle_choices(lowrank::Gpt2<T>& model, const AdapterOptions& options, const lowrank::LoraConfig& config) {
+void refuse_idle_choices(lowrank::Gpt2<T>& model, const AdapterOptions& options, const lowrank::AdapterConfig& config) {
     const auto refuse = [](const std::string& option, const std::string& name, const std::string& what) {
         throw lowrank::OptionError(option + ": '" + name + "' matches " + what);
     };
-    std::vector<std::string> linears;
+    std::vector<std::string> adaptable;
     lowrank::for_each<lowrank::Linear<T, lowrank::Cpu>>(
-        model, [&](const std::string& path, auto&) { linears.push_back(path); });
-    const auto none_of = [](const std::vector<std::string>& paths, const lowrank::LoraConfig& one) {
+        model, [&](const std::string& path, auto&) { adaptable.push_back(path); });
+    if (std::holds_alternative<lowrank::LoraConfig>(config)) {
+        lowrank::for_each<lowrank::Embedding<T, lowrank::Cpu>>(
+            model, [&](const std::string& path, auto&) { adaptable.push_back(path); });
+    }
+    const auto none_of = [](const std::vector<std::string>& paths, const lowrank::AdapterTargets& one) {
         return std::none_of(paths.begin(), paths.end(),
-                            [&](const std::string& path) { return lowrank::targets_module(one, path, false, {}); });
+                            [&](const std::string& path) { return lowrank::targets_module(one, path, false); });
     };
     const auto choice = [](const lowrank::ModuleSelection& modules) {
-        lowrank::LoraConfig one;
+        lowrank::AdapterTargets one;
         one.target_modules = modules;
         return one;
     };
     for (const std::string& name : options.target_modules) {
-        if (none_of(linears, choice(*selection({name})))) {
+        if (none_of(adaptable, choice(*selection({name})))) {
             refuse("--target-modules", name, "no linear layer of the model");
         }
     }
     for (const std::string& name : options.exclude_modules) {
-        if (none_of(linears, choice(*selection({name}))) && !model.is_head(name)) {
+        if (none_of(adaptable, choice(*selection({name}))) && !model.is_head(name)) {
             refuse("--exclude-modules", name, "no linear layer of the model");
         }
     }
@@ -107,30 +111,44 @@ void refuse_idle_choices(lowrank::Gpt2<T>& model, const AdapterOptions& options,
             }
         }
     };
-    check_pattern("--rank-pattern", config.rank_pattern);
-    check_pattern("--alpha-pattern", config.alpha_pattern);
+    if (const auto* lora = std::get_if<lowrank::LoraConfig>(&config)) {
+        check_pattern("--rank-pattern", lora->rank_pattern);
+        check_pattern("--alpha-pattern", lora->alpha_pattern);
+    }
 }
 
 template <class T>
-lowrank::LoraConfig prepare(lowrank::Gpt2<T>& model, const AdapterOptions& options, const std::string& base_name,
-                            std::uint64_t seed, const CLI::App& app) {
+lowrank::AdapterConfig prepare(lowrank::Gpt2<T>& model, const AdapterOptions& options, const std::string& base_name,
+                               std::uint64_t seed, const CLI::App& app) {
     if (options.trains_all_weights()) {
         lowrank::for_each_parameter(model,
                                     [](const std::string&, auto& field) { lowrank::set_trainable(field, true); });
         return {};
     }
     if (!options.init_adapter.empty()) {
-        return lowrank::load_adapter<T, lowrank::Cpu>(model, options.init_adapter, [&](lowrank::LoraConfig& loaded) {
-            loaded.base_model_name_or_path = base_name;
-            if (app.count("--lora-dropout") > 0) {
-                loaded.lora_dropout = options.lora.lora_dropout;
+        return lowrank::load_adapter<T, lowrank::Cpu>(model, options.init_adapter, [&](lowrank::AdapterConfig& loaded) {
+            lowrank::targets(loaded).base_model_name_or_path = base_name;
+            if (options.method == "lora-fa") {
+                auto* lora = std::get_if<lowrank::LoraConfig>(&loaded);
+                if (lora == nullptr) {
+                    throw lowrank::OptionError("--method lora-fa: the adapter of --init-adapter is no LoRA");
+                }
+                lora->freeze_a = true;
             }
+            std::visit(
+                [&](auto& one) {
+                    if constexpr (requires { one.lora_dropout; }) {
+                        one.lora_dropout =
+                            app.count("--lora-dropout") > 0 ? options.lora.lora_dropout : one.lora_dropout;
+                    }
+                },
+                loaded);
         });
     }
-    const lowrank::LoraConfig config = lora_config(options, base_name);
-    lowrank::validate(config, "LoRA settings");
+    const lowrank::AdapterConfig config = adapter_config(options, base_name);
+    lowrank::validate(config, "adapter settings");
     refuse_idle_choices(model, options, config);
-    lowrank::attach_lora<T, lowrank::Cpu>(model, config, seed);
+    lowrank::attach_adapter<T, lowrank::Cpu>(model, config, seed);
     return config;
 }
 
@@ -164,8 +182,8 @@ std::string continuation(const lowrank::Gpt2<T>& model, const Sample& sample, st
     namespace examples {                                                                                               \
     template lowrank::Gpt2<T> load_model<T>(const ModelOptions&, bool);                                                \
     template void require_finite_weights(lowrank::Gpt2<T>&);                                                           \
-    template lowrank::LoraConfig prepare(lowrank::Gpt2<T>&, const AdapterOptions&, const std::string&, std::uint64_t,  \
-                                         const CLI::App&);                                                             \
+    template lowrank::AdapterConfig prepare(lowrank::Gpt2<T>&, const AdapterOptions&, const std::string&,              \
+                                            std::uint64_t, const CLI::App&);                                           \
     template std::vector<lowrank::ParameterGroup<float>> parameter_groups(lowrank::Gpt2<T>&, double, double);          \
     template std::string continuation(const lowrank::Gpt2<T>&, const Sample&, std::int64_t);                           \
     }

@@ -1,6 +1,7 @@
 #include "run_options.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 #include <fmt/core.h>
@@ -12,6 +13,8 @@
 namespace examples {
 
 void add_run_options(CLI::App& app, RunOptions& o) {
+    app.add_option("--optim", o.optim, "AdamW with moments in fp32 or 8 bits; paged: in a file instead of memory")
+        ->check(CLI::IsMember({"adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"}));
     app.add_option("--eval-steps", o.eval_steps, "evaluate every n steps too")->check(number<std::int64_t>(0));
 
     app.add_option("--eval-strategy", o.eval_strategy, "evaluate by --eval-steps, or after each epoch")
@@ -34,6 +37,18 @@ void add_run_options(CLI::App& app, RunOptions& o) {
         ->default_str("latest");
     app.add_option("--loss-watchdog", o.loss_watchdog, "when the loss diverges: warn, stop with an error, or off")
         ->check(CLI::IsMember({"warn", "stop", "off"}));
+}
+
+void choose_moments(lowrank::AdamWOptions& adamw, const std::string& optim, const std::string& output) {
+    adamw.eight_bit = optim.ends_with("8bit");
+    if (optim.starts_with("paged")) {
+        const char* temporary = std::getenv("TMPDIR");
+        std::filesystem::path directory = std::filesystem::absolute(output);
+        while (!std::filesystem::is_directory(directory) && directory.has_relative_path()) {
+            directory = directory.parent_path();
+        }
+        adamw.paged_directory = temporary != nullptr && *temporary != '\0' ? temporary : directory.string();
+    }
 }
 
 void refuse_contradictions(const RunOptions& options, bool evaluates) {

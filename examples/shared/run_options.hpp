@@ -1,4 +1,4 @@
-// The options of a run's course: evaluations, checkpoints, early ends, resume.
+// The options of a run's course: its optimizer, evaluations, checkpoints, early ends, resume.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +8,14 @@
 
 #include <CLI/CLI.hpp>
 
+#include "lowrank/optim/adamw.hpp"
+
 namespace examples {
 
 inline constexpr const char* staging = "final"; // where the output is made ready beside checkpoints
 
 struct RunOptions {
-    std::string resume, eval_strategy = "steps", save_strategy = "steps", loss_watchdog = "warn";
+    std::string optim = "adamw", resume, eval_strategy = "steps", save_strategy = "steps", loss_watchdog = "warn";
     std::int64_t eval_steps = 0, save_steps = 0, save_total_limit = 0, early_stopping_patience = 0;
     double early_stopping_threshold = 0;
     bool load_best_model_at_end = false;
@@ -23,6 +25,10 @@ struct RunOptions {
 };
 
 void add_run_options(CLI::App& app, RunOptions& o);
+
+/// Adds to AdamW's options what --optim says of its moments. Those in a file lie in TMPDIR where that is set, and
+/// otherwise on the file system of the output.
+void choose_moments(lowrank::AdamWOptions& adamw, const std::string& optim, const std::string& output);
 
 /// Throws OptionError for an option that lacks another; `evaluates` says whether there is evaluation data.
 void refuse_contradictions(const RunOptions& options, bool evaluates);

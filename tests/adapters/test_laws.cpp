@@ -54,6 +54,17 @@ struct Toy {
     }
 };
 
+/// A single layer.
+struct One {
+    Layer l;
+
+    template <class Visit>
+    void fields(Visit&& visit) {
+        visit("l", l);
+    }
+    static std::vector<std::string> default_target_modules() { return {"l"}; }
+};
+
 struct Method {
     const char* name;
     LoraConfig config;
@@ -234,8 +245,9 @@ TEST_CASE("an adapted layer is PEFT's formula, in value and in every gradient") 
                 config.lora_dropout = around.dropout;
                 config.bias = BiasMode::lora_only;
                 Rng rng(21, 0);
-                Layer layer = random_layer(rng, 6, 5, orientation);
-                attach_lora("l", layer, config, rng);
+                One model{random_layer(rng, 6, 5, orientation)};
+                Layer& layer = model.l;
+                attach_lora<double, Cpu>(model, config, 22);
                 move_vectors(layer, rng);
                 const X x = leaf(random(rng, {2, 3, 5})), residual = leaf(random(rng, {2, 3, 6}));
                 const X n =
@@ -283,6 +295,119 @@ TEST_CASE("an adapted layer is PEFT's formula, in value and in every gradient") 
     }
 }
 
+TEST_CASE("VeRA and IA3 are PEFT's formulas, in value, in every gradient and when merged") {
+    VeraConfig vera;
+    vera.r = 3;
+    vera.init_weights = false; // λb = 1, λd random
+    Ia3Config outputs, inputs;
+    outputs.init_ia3_weights = inputs.init_ia3_weights = false;
+    outputs.target_modules = inputs.target_modules = std::vector<std::string>{"l"};
+    inputs.feedforward_modules = std::vector<std::string>{"l"};
+    const auto times = [](const X& left, const X& right) { return matmul(left, transpose(right, 0, 1)); };
+    for (const AdapterConfig& method : std::vector<AdapterConfig>{vera, outputs, inputs}) {
+        for (const Orientation orientation : {Orientation::out_in, Orientation::in_out}) {
+            for (const Surroundings& around : surroundings) {
+                CAPTURE(method.index());
+                CAPTURE(static_cast<int>(orientation));
+                CAPTURE(static_cast<int>(around.activation));
+                Rng rng(41, 0);
+                One model{random_layer(rng, 6, 5, orientation)};
+                Layer& layer = model.l;
+                AdapterConfig config = method;
+                if (auto* with_dropout = std::get_if<VeraConfig>(&config)) {
+                    with_dropout->vera_dropout = around.dropout;
+                }
+                attach_adapter<double, Cpu>(model, config, 42);
+                std::map<std::string, X> p = parameters(layer);
+                layer.adapter->shared_tensors([&](const std::string& name, X& values) { p.emplace(name, values); });
+                const X x = leaf(random(rng, {2, 3, 5})), residual = leaf(random(rng, {2, 3, 6}));
+                const X w = layer.weight.frozen()->dense_copy<double>();
+                const X rows = orientation == Orientation::out_in ? w : contiguous(transpose(w, 0, 1));
+                const ForwardContext<Cpu> context = training_context();
+
+                const auto fused = [&](const ForwardContext<Cpu>& how) {
+                    Epilogue<double, Cpu> epilogue;
+                    epilogue.activation = around.activation;
+                    if (around.residual) {
+                        epilogue.residual = residual;
+                    }
+                    return layer.forward(x, how, epilogue);
+                };
+                X y;
+                if (method.index() == AdapterConfig(vera).index()) {
+                    const X xd = around.dropout > 0
+                                     ? dropout(x, around.dropout, context.seed, dropout_site("l.vera_dropout"))
+                                     : x;
+                    const X low =
+                        times(times(xd, p.at("base_model.vera_A")) * p.at("vera_lambda_d"), p.at("base_model.vera_B"));
+                    y = times(x, rows) + layer.bias + low * p.at("vera_lambda_b");
+                } else {
+                    const X l = p.at("ia3_l");
+                    const X flat = reshape(l, {l.numel()});
+                    y = l.size(0) == 1 ? times(x * flat, rows) + layer.bias : (times(x, rows) + layer.bias) * flat;
+                }
+                switch (around.activation) {
+                case Activation::relu: y = relu(y); break;
+                case Activation::gelu_tanh: y = gelu(y, GeluKind::tanh); break;
+                case Activation::gelu_erf: y = gelu(y, GeluKind::erf); break;
+                default: break;
+                }
+                const X expected = around.residual ? y + residual : y;
+                const X found = fused(context);
+                CHECK(relative_error(found, expected) <= 1e-13);
+
+                const X dy = random(rng, found.shape());
+                Gradients gradients;
+                backward(found, dy, gradients);
+                std::map<std::string, X> leaves = parameters(layer);
+                leaves.emplace("x", x);
+                if (around.residual) {
+                    leaves.emplace("residual", residual);
+                }
+                for (const auto& entry : leaves) {
+                    CAPTURE(entry.first);
+                    const X& values = entry.second;
+                    REQUIRE(gradients.find(values) != nullptr);
+                    const X numeric = numeric_gradient(values, dy, [&] { return fused(context); });
+                    CHECK(relative_error(*gradients.find(values), numeric) <= 1e-7);
+                }
+                CHECK(gradients.find(layer.bias) == nullptr);
+
+                const X adapted = fused({});
+                MergedAdapters merged = merge<double, Cpu>(model);
+                CHECK(relative_error(fused({}), adapted) <= 1e-13);
+                merged.unmerge();
+                CHECK(fused({}).to_vector() == adapted.to_vector());
+            }
+        }
+    }
+}
+
+TEST_CASE("VeRA's layers share the projections, each its part") {
+    Toy toy(3);
+    VeraConfig config;
+    config.r = 4;
+    attach_adapter<double, Cpu>(toy, config, 5);
+    const auto shared = [](const Layer& layer) {
+        std::map<std::string, X> found;
+        layer.adapter->shared_tensors([&](const std::string& name, X& values) { found.emplace(name, values); });
+        return found;
+    };
+    auto up = shared(toy.up), down = shared(toy.down);
+    CHECK(up.at("base_model.vera_A").shape() == Shape{4, 6}); // the widest input, the most outputs
+    CHECK(up.at("base_model.vera_B").shape() == Shape{6, 4});
+    for (const char* name : {"base_model.vera_A", "base_model.vera_B"}) {
+        CHECK(up.at(name).data() == down.at(name).data());
+        CHECK_FALSE(up.at(name).node());
+    }
+    Toy other(3); // another seed of the adapter, the same projections: they have a key of their own
+    attach_adapter<double, Cpu>(other, config, 6);
+    CHECK(shared(other.up).at("base_model.vera_A").to_vector() == up.at("base_model.vera_A").to_vector());
+    config.projection_prng_key = 1;
+    attach_adapter<double, Cpu>(other, config, 6);
+    CHECK(shared(other.up).at("base_model.vera_A").to_vector() != up.at("base_model.vera_A").to_vector());
+}
+
 TEST_CASE("a merged model computes what the adapted one did, and unmerging brings the same objects back") {
     for (const Method& method : methods()) {
         CAPTURE(method.name);
@@ -294,7 +419,7 @@ TEST_CASE("a merged model computes what the adapted one did, and unmerging bring
         const Toy kept = toy;
         const X old_weight = kept.up.weight.frozen()->dense_copy<double>();
 
-        MergedAdapters<double, Cpu> merged = merge<double, Cpu>(toy);
+        MergedAdapters merged = merge<double, Cpu>(toy);
         CHECK(merged.size() == 2);
         CHECK(toy.up.adapter == nullptr);
         CHECK(toy.up.weight.orientation() == Orientation::out_in);
@@ -355,14 +480,15 @@ TEST_CASE("a frozen weight gets no gradient, and nothing is saved for one") {
 
 TEST_CASE("factors start as PEFT draws them, and an adapter that starts changes nothing") {
     Rng rng(30, 0);
-    Layer layer = random_layer(rng, 40, 400, Orientation::in_out);
+    One model{random_layer(rng, 40, 400, Orientation::in_out)};
+    Layer& layer = model.l;
     const X x = random(rng, {2, 400});
     const X base = layer.forward(x, {});
     LoraConfig config;
     config.r = 50;
     const auto start = [&](LoraInit init) {
         config.init_lora_weights = init;
-        attach_lora("l", layer, config, rng);
+        attach_lora<double, Cpu>(model, config, 31);
         return parameters(layer);
     };
     const auto moments = [](const X& values) {

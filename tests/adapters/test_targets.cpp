@@ -20,11 +20,21 @@ const std::vector<std::string> paths{"transformer.h.0.attn.c_attn",
 using Names = std::vector<std::string>;
 using Layers = std::vector<std::int64_t>;
 
+ModuleSelection names(Names list) {
+    return list;
+}
+ModuleSelection regex(std::string pattern) {
+    return pattern;
+}
+
 /// The places in `paths` that a config adapts, as digits: "05".
-std::string adapted(const LoraConfig& config) {
+std::string adapted(LoraConfig config) {
+    if (!config.target_modules) {
+        config.target_modules = names({"c_attn"}); // the model's default
+    }
     std::string places;
     for (std::size_t i = 0; i < paths.size(); ++i) {
-        if (targets_module(config, paths[i], paths[i] == "lm_head", {"c_attn"})) {
+        if (targets_module(config, paths[i], paths[i] == "lm_head")) {
             places += std::to_string(i);
         }
     }
@@ -41,18 +51,11 @@ LoraConfig targets(ModuleSelection modules, std::optional<ModuleSelection> exclu
     return config;
 }
 
-ModuleSelection names(Names list) {
-    return list;
-}
-ModuleSelection regex(std::string pattern) {
-    return pattern;
-}
-
 /// The message with which a config file is refused; "" where it is read.
 std::string refusal(const std::string& text) {
     const TemporaryDirectory directory;
     write_file(directory / "adapter_config.json", text);
-    const std::string message = message_of<FileError>([&] { read_lora_config(directory.path()); });
+    const std::string message = message_of<FileError>([&] { read_adapter_config(directory.path()); });
     CHECK((message.empty() || message.find("adapter_config.json") != std::string::npos));
     return message;
 }
@@ -60,7 +63,7 @@ std::string refusal(const std::string& text) {
 LoraConfig read(const std::string& text) {
     const TemporaryDirectory directory;
     write_file(directory / "adapter_config.json", text);
-    return read_lora_config(directory.path());
+    return std::get<LoraConfig>(read_adapter_config(directory.path()));
 }
 
 } // namespace
@@ -187,11 +190,11 @@ TEST_CASE("a config is refused with its file, the key, what was found and what w
         CHECK(message.find(c.says) != std::string::npos);
     }
     CHECK(refusal("{}").find("'peft_type'") != std::string::npos);
-    CHECK(refusal(R"({"peft_type": "VERA"})").find("VERA") != std::string::npos);
+    CHECK(refusal(R"({"peft_type": "FOURIERFT"})").find("\"LORA\", \"VERA\", \"IA3\"") != std::string::npos);
     CHECK(refusal("[1]").find("a JSON object") != std::string::npos);
     CHECK(refusal("{").find("adapter_config.json") != std::string::npos);
     const TemporaryDirectory empty;
-    CHECK(message_of<FileError>([&] { read_lora_config(empty.path()); }).find("adapter_config.json") !=
+    CHECK(message_of<FileError>([&] { read_adapter_config(empty.path()); }).find("adapter_config.json") !=
           std::string::npos);
 }
 
@@ -207,4 +210,42 @@ TEST_CASE("settings made in a program are checked as those of a file") {
     CHECK(refused([](LoraConfig& c) { c.lora_dropout = std::nan(""); }).find("lora_dropout") != std::string::npos);
     CHECK(refused([](LoraConfig& c) { c.rank_pattern = {{"c", -1}}; }).find("rank_pattern.c") != std::string::npos);
     CHECK(refused([](LoraConfig& c) { c.target_modules = regex("("); }).find("'('") != std::string::npos);
+}
+
+TEST_CASE("the other methods have PEFT's defaults and keys too") {
+    const TemporaryDirectory directory;
+    const auto read_any = [&](const std::string& text) {
+        write_file(directory / "adapter_config.json", text);
+        return read_adapter_config(directory.path());
+    };
+    const auto vera = std::get<VeraConfig>(read_any(R"({"peft_type": "VERA", "bias": "vera_only", "x": 1})"));
+    CHECK(vera.r == 256);
+    CHECK(vera.d_initial == 0.1);
+    CHECK(vera.vera_dropout == 0);
+    CHECK(vera.bias == BiasMode::lora_only);
+    CHECK(vera.unknown_keys == Names{"x"});
+    const json written = peft_config(vera, true);
+    CHECK(written.at("bias") == "vera_only");
+    CHECK(written.at("save_projection") == true);
+    CHECK_FALSE(written.contains("exclude_modules"));
+
+    const auto ia3 = std::get<Ia3Config>(read_any(
+        R"({"peft_type": "IA3", "target_modules": ["k", "w0"], "feedforward_modules": ["w0"], "modules_to_save": null})"));
+    CHECK(ia3.init_ia3_weights);
+    CHECK(is_feedforward(ia3, "h.0.w0"));
+    CHECK(is_feedforward(ia3, "h.0.xw0")); // PEFT compares ends here, not names
+    CHECK_FALSE(is_feedforward(ia3, "h.0.k"));
+    CHECK_FALSE(peft_config(ia3, false).contains("bias"));
+    Ia3Config by_pattern;
+    by_pattern.feedforward_modules = regex(R"(.*\.w\d)");
+    CHECK(is_feedforward(by_pattern, "h.0.w0"));
+    CHECK_FALSE(is_feedforward(by_pattern, "h.0.w0.x"));
+
+    CHECK(refusal(R"({"peft_type": "VERA", "r": 0})").find("'r'") != std::string::npos);
+    CHECK(refusal(R"({"peft_type": "VERA", "bias": "lora_only"})").find("\"vera_only\"") != std::string::npos);
+    CHECK(refusal(R"({"peft_type": "VERA", "save_projection": false})").find("save_projection=True") !=
+          std::string::npos);
+    CHECK(refusal(R"({"peft_type": "IA3", "feedforward_modules": "("})").find("'('") != std::string::npos);
+    CHECK(refusal(R"({"peft_type": "IA3", "feedforward_modules": 3})").find("feedforward_modules") !=
+          std::string::npos);
 }

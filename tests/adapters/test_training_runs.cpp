@@ -1,9 +1,11 @@
 // Training adapters: the losses, norms and final tensors of PEFT's own runs, and what must not change them.
 
+#include "adapters/load_for_training.hpp"
 #include "io/temporary_directory.hpp"
 #include "lowrank/adapters/peft_files.hpp"
 #include "lowrank/data/load.hpp"
 #include "lowrank/models/gpt2_checkpoint.hpp"
+#include "lowrank/train/adalora_training.hpp"
 #include "lowrank/train/trainer.hpp"
 #include "models_testing.hpp"
 
@@ -40,7 +42,11 @@ void drop_key_third(const std::string& key, Tensor<float>& values) {
 void check_run(const std::string& name, const json& run) {
     const json& o = run.at("options");
     Model model = load_gpt2<float>(fixture("peft_base"));
-    load_adapter<float, Cpu>(model, fixture(name));
+    const AdapterConfig config = load_for_training(model, fixture(name));
+    std::unique_ptr<AdaLoraTraining<float, Cpu>> method;
+    if (const auto* adalora = std::get_if<AdaLoraConfig>(&config)) {
+        method = std::make_unique<AdaLoraTraining<float, Cpu>>(model, *adalora);
+    }
     AdamW<float> optimizer = optimizer_of(model, {.learning_rate = o.at("learning_rate"),
                                                   .beta1 = o.at("adam_beta1"),
                                                   .beta2 = o.at("adam_beta2"),
@@ -53,7 +59,7 @@ void check_run(const std::string& name, const json& run) {
     options.schedule = {schedule_from_name(o.at("lr_scheduler_type").get<std::string>()), o.at("warmup_steps"),
                         o.at("max_steps")};
     options.max_grad_norm = o.at("max_grad_norm");
-    Trainer<float, Cpu, Model> trainer(model, loader, optimizer, options);
+    Trainer<float, Cpu, Model> trainer(model, loader, optimizer, options, method.get());
 
     for (std::size_t i = 0; i < run.at("loss_fp64").size(); ++i) {
         CAPTURE(i);
@@ -64,14 +70,20 @@ void check_run(const std::string& name, const json& run) {
             std::string key;
             double found, tolerance;
         };
-        for (const Compared& c :
-             {Compared{"loss", metrics.loss, 1e-5}, Compared{"grad_norm", metrics.grad_norm, 1e-4}}) {
+        for (const Compared& c : {Compared{"loss", metrics.loss, 1e-5}, Compared{"grad_norm", metrics.grad_norm, 1e-4},
+                                  Compared{"penalty", metrics.penalty, 1e-5}}) {
+            if (!run.contains(c.key + "_fp64")) {
+                continue; // only AdaLoRA has a penalty
+            }
             const double exact = run.at(c.key + "_fp64")[i], rounded = run.at(c.key + "_fp32")[i];
             if (std::abs(rounded - exact) <= 1e-6 * exact) {
                 CAPTURE(c.key);
                 CHECK(std::abs(c.found - exact) <= c.tolerance * exact);
             }
         }
+    }
+    for (const auto& [path, adapter] : adalora_adapters<float, Cpu>(model)) {
+        CHECK(adapter->kept() == run.at("rank_pattern").at(path + ".lora_E").get<std::vector<bool>>());
     }
     const auto reference = SafetensorsFile::open((fixture(name) / "final.safetensors").string());
     const std::set<std::string> adapted = detail::adapted_layers<float, Cpu>(model);
@@ -142,7 +154,7 @@ bool same_bits(const Ended& a, const Ended& b) {
 } // namespace
 
 TEST_CASE("training follows PEFT's runs, step by step") {
-    for (const std::string& name : fixtures_with("peft_", "runs.json")) {
+    for (const std::string& name : fixtures_with("peft_", "final.safetensors")) {
         CAPTURE(name);
         const json runs = read_json(fixture(name) / "runs.json").at("runs");
         REQUIRE(runs.size() == 2);
@@ -196,7 +208,7 @@ TEST_CASE("k micro-batches are one batch") {
 
 TEST_CASE("a step that is not finite changes nothing, and the third in a row ends the run") {
     Model model = load_gpt2<float>(fixture("peft_base"));
-    LoraConfig config = load_adapter<float, Cpu>(model, fixture("peft_bias_lora_only"));
+    const AdapterConfig config = load_adapter<float, Cpu>(model, fixture("peft_bias_lora_only"));
     AdamW<float> optimizer = optimizer_of(model, {.learning_rate = 1e-2});
     DataLoader loader(rows(), {.batch_size = 2});
     Trainer<float, Cpu, Model> trainer(model, loader, optimizer, {});

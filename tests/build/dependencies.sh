@@ -21,6 +21,7 @@ names_package() {
 
 names_package nlohmann-json3-dev -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON
 names_package libpcre2-dev -DCMAKE_IGNORE_PATH=/usr/include
+names_package libeigen3-dev -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON
 names_package libcli11-dev -DCMAKE_DISABLE_FIND_PACKAGE_CLI11=ON
 names_package libfmt-dev -DCMAKE_DISABLE_FIND_PACKAGE_fmt=ON
 names_package doctest-dev -DCMAKE_DISABLE_FIND_PACKAGE_doctest=ON

@@ -13,7 +13,8 @@ base=(--model model --data data.jsonl --eval-data eval.jsonl --threads 1 --max-s
     --gradient-accumulation-steps 3 --lr-scheduler-type cosine --warmup-steps 9 --learning-rate 3e-3 --logging-steps 1
     --report-to csv,tensorboard,html)
 methods=("--method lora --lora-dropout 0.2 --group-by-length" "--method dora --lora-dropout 0.1 --bias all --packing"
-    "--method full --gradient-checkpointing" "--method lora --lora-dropout 0.2 --dtype bf16")
+    "--method full --gradient-checkpointing --optim paged_adamw_8bit" "--method lora --lora-dropout 0.2 --dtype bf16"
+    "--method adalora --lora-dropout 0.1 --init-r 4 --target-r 2 --tinit 9 --tfinal 20 --delta-t 7")
 
 # What the run gives, without what the clock gives.
 result() { # DIRECTORY

@@ -21,6 +21,7 @@ accepted() { # TEXT ARGS…
 expect 0 "--learning-rate FLOAT=0.0002" --help
 for option in model data output eval-data method r lora-alpha lora-dropout target-modules exclude-modules \
     layers-to-transform rank-pattern alpha-pattern modules-to-save use-rslora init-lora-weights loraplus-lr-ratio bias \
+    init-r target-r tinit tfinal delta-t beta1 beta2 orth-reg-weight \
     init-adapter base-dropout learning-rate lr-scheduler-type warmup-ratio warmup-steps num-train-epochs max-steps \
     per-device-train-batch-size per-device-eval-batch-size gradient-accumulation-steps max-seq-length adam-beta1 \
     adam-beta2 adam-epsilon weight-decay max-grad-norm gradient-checkpointing eval-steps logging-steps log-file seed \
@@ -54,10 +55,10 @@ done <<'LIST'
 --learning-rate inf --learning-rate: found 'inf'
 --learning-rate 1e999 --learning-rate: found '1e999'
 --lr-scheduler-type bogus --lr-scheduler-type: bogus not in
---method bogus --method: bogus not in {lora,dora,full}
+--method bogus --method: bogus not in {lora,dora,vera,adalora,ia3,lora-fa,full}
 --method 1 --method: 1 not in
 --bias bogus --bias: bogus not in
---init-lora-weights pissa --init-lora-weights: pissa not in
+--init-lora-weights svd --init-lora-weights: init_lora_weights: found 'svd'
 --base-dropout bogus --base-dropout: bogus not in
 --per-device-train-batch-size 0 found '0', expected an integer from 1
 --per-device-train-batch-size 99999999999 found '99999999999'
@@ -137,6 +138,36 @@ for option in "--r 4" "--lora-dropout 0.1" "--bias all" "--loraplus-lr-ratio 16"
     # shellcheck disable=SC2086
     refused 2 "${option%% *}: has no meaning with --method full" --method full $option
 done
+for option in "--r 4" --use-rslora "--rank-pattern c_attn=4" "--alpha-pattern c_attn=4"; do
+    # shellcheck disable=SC2086
+    refused 2 "${option%% *}: has no meaning with --method adalora" --method adalora $option
+done
+for option in init-r target-r tinit tfinal delta-t beta1 beta2 orth-reg-weight; do
+    refused 2 "--$option: has no meaning with --method lora" --$option 1
+    refused 2 "--$option: the adapter of --init-adapter decides" --init-adapter "$fixtures/peft_adalora" --$option 1
+done
+for option in vera-dropout d-initial projection-prng-key feedforward-modules; do
+    refused 2 "--$option: has no meaning with --method dora" --method dora --$option 0
+    refused 2 "--$option: the adapter of --init-adapter decides" --init-adapter "$fixtures/peft_vera" --$option 0
+done
+for option in --lora-alpha --lora-dropout --rank-pattern --exclude-modules --target-r; do
+    refused 2 "$option: has no meaning with --method vera" --method vera $option 0
+done
+for option in "--r 4" "--bias all" "--layers-to-transform 0" "--d-initial 1" "--loraplus-lr-ratio 4" --lora-bias; do
+    # shellcheck disable=SC2086
+    refused 2 "${option%% *}: has no meaning with --method ia3" --method ia3 $option
+done
+refused 2 "'feedforward_modules': found 'c_fc', expected names of target_modules" --method ia3 --target-modules c_attn \
+    --feedforward-modules c_fc
+refused 2 "--method lora-fa: the adapter of --init-adapter is no LoRA" --init-adapter "$fixtures/peft_ia3" --method lora-fa
+refused 2 "'transformer.wte' is an embedding, and use_dora is for linear layers" --method dora --target-modules wte
+refused 2 "'transformer.wte' is no linear layer" --method vera --target-modules wte,c_attn
+refused 2 "key 'tinit': found 3 with tfinal 0 of total_step 3" --method adalora --max-steps 3 --tinit 3
+refused 2 "key 'target_r': found 5, expected at most init_r, 4" --method adalora --init-r 4 --target-r 5
+refused 2 "key 'beta1': found 1" --method adalora --beta1 1
+refused 2 "--init-lora-weights: found gaussian" --method adalora --init-lora-weights gaussian
+accepted "saved after 2 of 2" --init-adapter "$fixtures/peft_adalora" --lora-dropout 0.5
+grep -q '"total_step": 24' new/adapter_config.json || fail "total_step is that of --init-adapter"
 
 # Every kind of run; its configuration repeats it.
 weights() { cat "$1"/*model.safetensors | sha256sum; }
@@ -153,6 +184,15 @@ repeats --method dora --r 3 --lora-alpha 5.5 --use-rslora --bias all --target-mo
 repeats --target-modules '.*\.(c_attn|c_fc)' --rank-pattern 'h.0.attn.c_attn=2,c_attn=3' --alpha-pattern c_fc=1e-3
 repeats --target-modules c_attn,c_proj --exclude-modules mlp.c_proj --layers-to-transform 0,1 --modules-to-save ln_f
 repeats --init-adapter "$fixtures/peft_rsdora"
+repeats --init-adapter "$fixtures/peft_lora" --method lora-fa
+repeats --method lora-fa --init-lora-weights orthogonal --target-modules wte,c_attn
+repeats --method vera # of rank 256
+grep -q '"r": 256' new/adapter_config.json || fail "VeRA's rank is 256 unless given"
+repeats --method vera --r 5 --d-initial 0.5 --projection-prng-key 3 --vera-dropout 0.25 --bias lora_only --target-modules all-linear
+repeats --method ia3
+repeats --method ia3 --target-modules c_attn,c_fc --feedforward-modules c_fc --modules-to-save ln_f
+repeats --lora-bias --init-lora-weights false
+repeats --method adalora --init-r 4 --target-r 2 --orth-reg-weight 0.1 --bias lora_only
 repeats --method full --base-dropout none --gradient-checkpointing --no-shuffle --learning-rate 1e-5
 repeats --init-lora-weights gaussian --lora-dropout 0.25 --loraplus-lr-ratio 16 --eval-data data.jsonl --eval-steps 1
 odd="it's # \"odd\"; [1], x = \\2.jsonl"

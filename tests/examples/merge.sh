@@ -3,7 +3,7 @@
 . "$(dirname "$0")/trial.sh"
 evaluate=$(dirname "$program")/evaluate
 
-for option in model adapter output overwrite-output-dir config; do
+for option in model quantize adapter dtype output overwrite-output-dir config; do
     "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
 done
 
@@ -39,6 +39,20 @@ expect 2 "holds --model" --model model --adapter "$fixtures/peft_lora_bias" --ou
 expect 2 "--adapter is required" --model model --output x
 expect 1 "absent" --model model --adapter absent --output x
 [ -e x ] && fail "something was written for an error"
+
+# In a type of its own: the rounding is told, Transformers' config says the type, and from NF4 all becomes dense.
+expect 0 "largest rounding error" --model model --adapter "$fixtures/peft_lora" --output bf16 --dtype bf16
+grep -q '"dtype": "bfloat16"' bf16/config.json || fail "the config does not say bfloat16"
+[ "$(stat -c %s bf16/model.safetensors)" -lt "$(($(stat -c %s model/model.safetensors) * 2 / 3))" ] || fail "not 16 bits"
+"$(dirname "$program")/quantize" --model model --output nf4 >out 2>err || fail "quantize"
+expect 0 "merged" --model nf4 --adapter "$fixtures/peft_lora" --output from_nf4 --dtype fp32
+grep -q quantization_config from_nf4/config.json && fail "the config says that it is quantized"
+"$evaluate" --model nf4 --adapter "$fixtures/peft_lora" --data "$fixtures/peft_data.jsonl" >adapted 2>err || fail "evaluate"
+"$evaluate" --model from_nf4 --data "$fixtures/peft_data.jsonl" >merged 2>err || fail "evaluate the merged model"
+[ "$(grep -o 'loss [0-9]*\.[0-9]\{5\}' adapted)" = "$(grep -o 'loss [0-9]*\.[0-9]\{5\}' merged)" ] || fail "another loss: $(cat merged)"
+expect 0 "merged" --model model --quantize nf4 --adapter "$fixtures/peft_lora" --output quantized --dtype fp32
+cmp -s from_nf4/model.safetensors quantized/model.safetensors || fail "another base when it is quantized while it is loaded"
+expect 2 "--dtype" --model model --adapter "$fixtures/peft_lora" --output x --dtype int8
 
 # A factor that is not finite: nothing is written.
 fresh peft_lora_bias broken

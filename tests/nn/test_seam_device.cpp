@@ -53,7 +53,7 @@ void train(Gpt2<float, D>& model, const Dataset& data, Outcome& outcome) {
 }
 
 template <DeviceTag D>
-Outcome run(const std::string& name, const LoraConfig& config, bool checkpointing) {
+Outcome run(const std::string& name, const AdapterConfig& config, bool checkpointing) {
     Outcome outcome;
     Gpt2<float, D> model = load_gpt2<float, D>(fixture(name));
     const auto reference = SafetensorsFile::open((fixture(name) / "reference.safetensors").string());
@@ -66,7 +66,7 @@ Outcome run(const std::string& name, const LoraConfig& config, bool checkpointin
     };
     outcome.logits = logits();
 
-    attach_lora<float, D>(model, config, 1);
+    attach_adapter<float, D>(model, config, 1);
     model.set_base_dropout(0.1, 0.1, 0.1);
     model.gradient_checkpointing = checkpointing;
     Dataset data;
@@ -101,7 +101,7 @@ Outcome run(const std::string& name, const LoraConfig& config, bool checkpointin
     return outcome;
 }
 
-void check_equal(const std::string& name, const LoraConfig& config, bool checkpointing) {
+void check_equal(const std::string& name, const AdapterConfig& config, bool checkpointing) {
     CAPTURE(name);
     const Outcome host = run<Cpu>(name, config, checkpointing),
                   device = run<ShiftedDevice>(name, config, checkpointing);
@@ -147,4 +147,16 @@ TEST_CASE("DoRA over 16-bit matrices, with dropout and checkpointing") {
     config.lora_dropout = 0.1;
     config.lora_alpha = 16;
     check_equal("gpt2_bf16", config, true);
+}
+
+TEST_CASE("VeRA, IA3, and LoRA on the embeddings") {
+    VeraConfig vera;
+    vera.r = 8;
+    vera.d_initial = 1;
+    vera.target_modules = std::string("all-linear");
+    check_equal("gpt2_tied", vera, false);
+    check_equal("gpt2_tied", Ia3Config(), true);
+    LoraConfig embeddings;
+    embeddings.target_modules = std::vector<std::string>{"wte", "wpe"};
+    check_equal("gpt2_tied", embeddings, false);
 }

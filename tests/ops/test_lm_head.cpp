@@ -40,9 +40,10 @@ TEST_CASE("gradients of the head's loss, in both orientations") {
 TEST_CASE("many chunks equal the loss of all logits at once") {
     // A vocabulary so large that 27 rows of logits fill what a chunk may.
     const std::int64_t rows = 70, width = 8, vocabulary = 600000;
-    CHECK(detail::lm_head_rows(rows, vocabulary, sizeof(float)) == 24); // three chunks: 24, 24 and 22
-    CHECK(detail::lm_head_rows(rows, 10 * vocabulary, sizeof(float)) == 14);
-    CHECK(detail::lm_head_rows(0, vocabulary, sizeof(float)) == 0);
+    CHECK(detail::lm_head_rows<float>(rows, vocabulary) == 24); // three chunks: 24, 24 and 22
+    CHECK(detail::lm_head_rows<bf16>(rows, vocabulary) == 18);
+    CHECK(detail::lm_head_rows<float>(rows, 10 * vocabulary) == 14);
+    CHECK(detail::lm_head_rows<float>(0, vocabulary) == 0);
     Rng rng(2);
     const auto x = leaf(random_tensor<float>({rows, width}, rng));
     const auto w = random_tensor<float>({vocabulary, width}, rng);

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from peers_common import FIXTURES, torch, write_json
-from peft import LoraConfig, get_peft_model
+from peft import AdaLoraConfig, IA3Config, LoraConfig, VeraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, get_scheduler
@@ -85,14 +85,18 @@ def schedules(out):
 def loraplus(out):
     """The learning rate and weight decay of each parameter, by its name in an adapter file."""
     config = dict(n_layer=1, n_embd=8, n_head=2, vocab_size=16, n_positions=8, bos_token_id=0, eos_token_id=0)
+    lora = dict(r=2, fan_in_fan_out=True)
     adapters = [
-        dict(target_modules=["c_attn", "wte"], bias="all", modules_to_save=["ln_f"]),
-        dict(target_modules=["c_proj"], use_dora=True, lora_bias=False),
-        dict(target_modules=["c_fc"], lora_bias=True),
+        LoraConfig(target_modules=["c_attn", "wte"], bias="all", modules_to_save=["ln_f"], **lora),
+        LoraConfig(target_modules=["c_proj"], use_dora=True, lora_bias=False, **lora),
+        LoraConfig(target_modules=["c_fc"], lora_bias=True, **lora),
+        VeraConfig(target_modules=["c_attn"], r=2, fan_in_fan_out=True),
+        IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"], fan_in_fan_out=True),
+        AdaLoraConfig(target_modules=["c_attn"], init_r=2, total_step=9, bias="lora_only", fan_in_fan_out=True),
     ]
     parameters = {}
     for adapter in adapters:
-        model = get_peft_model(GPT2LMHeadModel(GPT2Config(**config)), LoraConfig(r=2, fan_in_fan_out=True, **adapter))
+        model = get_peft_model(GPT2LMHeadModel(GPT2Config(**config)), adapter)
         optimizer = create_loraplus_optimizer(model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16, loraplus_weight_decay=0.1)
         names = {id(p): name.replace(".default", "").replace(".modules_to_save", "") for name, p in model.named_parameters()}
         for group in optimizer.param_groups:

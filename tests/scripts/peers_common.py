@@ -112,10 +112,14 @@ def pad(rows):
     return ids, mask, labels
 
 
-def train(model, rows, options, after_step=None):
+def train(model, rows, options, after_step=None, step_loss=None, before_zero_grad=None):
     """Fine-tunes the trainable parameters as `finetune` does: rows in their order, one pass; the loss of a step is the mean over the
     supervised tokens of all its micro-batches; gradients are clipped, then torch's AdamW, then Transformers' schedule.
-    Returns per step: loss, gradient norm before clipping, learning rate."""
+    Returns per step: loss, gradient norm before clipping, learning rate. `step_loss(ids, mask, labels, tokens)` is a micro-batch's part
+    of the loss; `before_zero_grad(step)` comes after the optimizer's step, with the gradients still there."""
+    step_loss = step_loss or (
+        lambda ids, mask, labels, tokens: sum_loss(model(input_ids=ids, attention_mask=mask).logits, labels) / tokens
+    )
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trainable,
@@ -134,7 +138,7 @@ def train(model, rows, options, after_step=None):
         tokens, total = supervised(of_step), 0.0
         for start in range(0, len(of_step), batch):
             ids, mask, labels = pad(of_step[start : start + batch])
-            loss = sum_loss(model(input_ids=ids, attention_mask=mask).logits, labels) / tokens
+            loss = step_loss(ids, mask, labels, tokens)
             loss.backward()
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(
@@ -145,6 +149,8 @@ def train(model, rows, options, after_step=None):
         curve["learning_rate"].append(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
+        if before_zero_grad:
+            before_zero_grad(step)
         optimizer.zero_grad()
         if after_step:
             after_step(step, curve)

@@ -26,13 +26,14 @@ from safetensors.torch import load_file
 
 torch.set_num_threads(1)
 STEPS = 20
+METHODS = ("lora", "rslora", "dora", "vera", "ia3", "lora-fa", "lora_bias", "embedding")
 AGREE = 1e-6  # PEFT's fp32 against its fp64: where they differ by more, rounding decides and the step is no reference
 BOUNDS = {"loss": 1e-4, "norm": 1e-3, "rate": 1e-6, "saved": 2e-5, "trained": 5e-5}
 
 
 def draw(rng, number):
     """One setting. Methods, accumulation and biases go round so that every pair meets; the rest is drawn."""
-    method = ("lora", "rslora", "dora")[number % 3]
+    method = METHODS[number % len(METHODS)]
     width, heads = rng.choice([(24, 1), (24, 2), (32, 4), (36, 3), (20, 2)])
     base = dict(
         n_layer=rng.choice([1, 2, 3]),
@@ -41,7 +42,7 @@ def draw(rng, number):
         n_inner=rng.choice([None, None, 40]),
         vocab_size=rng.choice([40, 57, 80]),
         n_positions=24,
-        activation_function=("gelu_new", "gelu", "relu", "gelu_pytorch_tanh")[number // 3 % 4],
+        activation_function=("gelu_new", "gelu", "relu", "gelu_pytorch_tanh")[number // len(METHODS) % 4],
         tie_word_embeddings=rng.random() < 0.6,
         layer_norm_epsilon=rng.choice([1e-5, 1e-5, 1e-6, 1e-3]),
     )
@@ -66,12 +67,25 @@ def draw(rng, number):
         target_modules=targets,
         bias=("none", "all", "none", "lora_only", "none")[number % 5],
     )
-    adapter |= dict(use_rslora=method == "rslora" or (method == "dora" and rng.random() < 0.3), use_dora=method == "dora")
-    if rng.random() < 0.3:
-        adapter["rank_pattern"] = {"c_attn": rng.choice([3, 5]), r"h\.0\.mlp\.c_fc": 2}
-    if rng.random() < 0.3:
-        adapter["alpha_pattern"] = {"attn.c_proj": 6, "c_attn": rng.choice([2, 10])}
-    if base["n_layer"] > 1 and isinstance(targets, list) and len(targets[0]) < 12 and rng.random() < 0.25:
+    if method == "vera":
+        del adapter["lora_alpha"]
+        adapter |= dict(method="vera", bias=adapter["bias"].replace("lora", "vera"), d_initial=rng.choice([0.1, 1.0]))
+    elif method == "ia3":
+        adapter = dict(method="ia3", target_modules=targets, feedforward_modules=[])
+        if targets == "all-linear":
+            del adapter["target_modules"], adapter["feedforward_modules"]  # PEFT's defaults
+        elif isinstance(targets, list):
+            adapter["feedforward_modules"] = rng.sample(targets, rng.randint(0, len(targets)))
+    else:
+        adapter |= dict(use_rslora=method == "rslora" or rng.random() < 0.2, use_dora=method == "dora", lora_bias=method == "lora_bias")
+        if rng.random() < 0.3:
+            adapter["rank_pattern"] = {"c_attn": rng.choice([3, 5]), r"h\.0\.mlp\.c_fc": 2}
+        if rng.random() < 0.3:
+            adapter["alpha_pattern"] = {"attn.c_proj": 6, "c_attn": rng.choice([2, 10])}
+    if method == "embedding":
+        adapter["target_modules"] = rng.choice([["wte", "c_attn"], ["wpe", "c_fc"], ["wte", "wpe"]])
+    names = isinstance(targets, list) and len(targets[0]) < 12 and method not in ("ia3", "embedding")
+    if base["n_layer"] > 1 and names and rng.random() < 0.25:
         adapter["layers_to_transform"] = [base["n_layer"] - 1]
     schedule = rng.choice(["linear", "cosine", "constant"])
     batch, accumulation = (
@@ -112,7 +126,7 @@ def make_run(folder, setting, seed):
     write_jsonl(folder / "data.jsonl", rows)
     curves = {}
     for name, dtype in {"fp32": torch.float32, "fp64": torch.float64}.items():
-        model = load(folder / "base", folder / "adapter", dtype)
+        model = load(folder / "base", folder / "adapter", dtype, freeze_a=setting["method"] == "lora-fa")
         curve = train(model, rows, options)
         curves |= {f"{k}_{name}": v for k, v in curve.items()}
     save_tensors(folder / "final.safetensors", logits_of(model, probes(folder)))
@@ -134,7 +148,7 @@ def make(args):
         curves = make_run(fresh(out / f"{number:02}"), setting, args.seed * 1000 + number)
         steps += sum(usable(curves))
         print(
-            f"{number:02} {setting['method']:7} loss {curves['loss_fp64'][0]:.4f} -> {curves['loss_fp64'][-1]:.4f}, {sum(usable(curves))} of {STEPS} steps agree",
+            f"{number:02} {setting['method']:9} loss {curves['loss_fp64'][0]:.4f} -> {curves['loss_fp64'][-1]:.4f}, {sum(usable(curves))} of {STEPS} steps agree",
             flush=True,
         )
     print(f"{args.count} settings; {steps} of {args.count * STEPS} steps are a reference")
@@ -155,7 +169,9 @@ def as_flags(options):
 
 def check_run(folder, finetune, evaluate, extra):
     """The largest errors of one run, and what is wrong with it."""
-    options = json.loads((folder / "settings.json").read_text())["options"]
+    settings = json.loads((folder / "settings.json").read_text())
+    options = settings["options"]
+    method = ["--method", "lora-fa"] if settings["method"] == "lora-fa" else []  # the file does not say it
     curves = json.loads((folder / "curve.json").read_text())
     ours = fresh(folder / "ours")
     out, metrics = ours / "out", ours / "metrics.jsonl"
@@ -178,6 +194,7 @@ def check_run(folder, finetune, evaluate, extra):
             "--logging-steps",
             1,
             *as_flags(options),
+            *method,
             *extra,
         ],
         ours / "finetune.log",
@@ -228,11 +245,11 @@ def check(args):
     if not folders:
         sys.exit(f"no runs in {args.out}: make them first")
     failed, compared = [], 0
-    print("run method   steps  " + "".join(f"{k:10}" for k in BOUNDS))
+    print("run method    steps  " + "".join(f"{k:10}" for k in BOUNDS))
     for folder in folders:
         setting = json.loads((folder / "settings.json").read_text())
         steps = sum(usable(json.loads((folder / "curve.json").read_text())))
-        head = f"{folder.name:3} {setting['method']:8} {steps:5}  "
+        head = f"{folder.name:3} {setting['method']:9} {steps:5}  "
         try:
             errors, wrong = check_run(folder, args.finetune, evaluate, shlex.split(args.extra))
             compared += steps

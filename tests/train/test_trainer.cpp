@@ -10,6 +10,7 @@
 #include "lowrank/nn/embedding.hpp"
 #include "lowrank/ops/dropout.hpp"
 #include "lowrank/ops/lm_head.hpp"
+#include "lowrank/ops/reduce.hpp"
 #include "lowrank/train/early_stopping.hpp"
 #include "lowrank/train/fingerprint.hpp"
 #include "lowrank/train/history.hpp"
@@ -65,10 +66,11 @@ struct Run {
     Trainer<double, Cpu, TinyModel> trainer;
     MetricsHistory history{1};
 
-    explicit Run(const TrainerOptions& options, double learning_rate = 0.05)
+    explicit Run(const TrainerOptions& options, double learning_rate = 0.05,
+                 TrainingMethod<double, Cpu>* method = nullptr)
         : optimizer({ParameterGroup<double>({model.embedding.weight.values()}, {"wte"})},
                     AdamWOptions{.learning_rate = learning_rate}),
-          trainer(model, loader, optimizer, with_data(options)) {}
+          trainer(model, loader, optimizer, with_data(options), method) {}
 
     TrainerOptions with_data(TrainerOptions options) const {
         options.eval_data = options.eval_batch_size == 0 ? nullptr : &eval_data;
@@ -108,6 +110,32 @@ struct Diary : TrainerCallback {
         entries.push_back(concat("resume ", kept.get_integer("diary"), " ", file_bytes(directory / "diary.txt")));
     }
     void on_train_end(TrainerState&) override { entries.push_back("end"); }
+};
+
+/// Pulls a parameter to 0, and writes down what it sees.
+struct Pull : TrainingMethod<double, Cpu> {
+    Tensor<double> parameter;
+    double strength = 0.3;
+    std::int64_t updates = 0, last_step = -1;
+    double clip_factor = 0;
+    std::vector<double> gradient, updated;
+
+    Tensor<double> penalty() override { return sum(square(parameter)) * strength; }
+    void after_update(std::int64_t step, const Gradients& gradients, double factor) override {
+        ++updates;
+        last_step = step;
+        clip_factor = factor;
+        gradient = gradients[parameter].to_vector();
+        updated = parameter.to_vector();
+    }
+    void save(const std::filesystem::path& directory, json& kept) override {
+        kept["updates"] = updates;
+        write_file(directory / "pull.txt", std::to_string(updates));
+    }
+    void resume(const std::filesystem::path& directory, JsonReader& kept) override {
+        updates = kept.get_integer("updates");
+        CHECK(file_bytes(directory / "pull.txt") == std::to_string(updates));
+    }
 };
 
 std::vector<std::string> names_in(const std::filesystem::path& directory) {
@@ -196,6 +224,56 @@ TEST_CASE("a resumed run ends with the bits of one that never stopped, wherever 
     }
 }
 
+TEST_CASE("a method's penalty counts once a step, beside the loss, and its work follows the update") {
+    TrainerOptions options = run_options(20);
+    options.max_grad_norm = 0.05;
+    Run plain(options);
+    struct Look : Pull {
+        Tensor<double> penalty() override { return {}; }
+    } look;
+    Run watched(options, 0.05, &look);
+    Pull pull;
+    Run pulled(options, 0.05, &pull);
+    look.parameter = watched.model.embedding.weight.values();
+    pull.parameter = pulled.model.embedding.weight.values();
+    const std::vector<double> start = pulled.weights();
+    const StepMetrics without = plain.trainer.step(), with = pulled.trainer.step();
+    watched.trainer.step();
+    CHECK(plain.weights() == watched.weights());
+    CHECK(with.loss == without.loss);
+    CHECK(without.penalty == 0);
+    CHECK(metrics_line(without).find("penalty") == std::string::npos);
+    CHECK(metrics_line(with).find("\"penalty\":") != std::string::npos);
+    double squares = 0;
+    for (std::size_t i = 0; i < start.size(); ++i) {
+        squares += start[i] * start[i];
+        CHECK(pull.gradient[i] == doctest::Approx(look.gradient[i] + 2 * pull.strength * start[i]));
+    }
+    CHECK(with.penalty == doctest::Approx(pull.strength * squares));
+    CHECK(with.grad_norm != without.grad_norm);
+    CHECK(pull.clip_factor == doctest::Approx(options.max_grad_norm / (with.grad_norm + 1e-6)));
+    CHECK(pull.last_step == 0);
+    pull.strength = std::nan("");
+    CHECK(pulled.trainer.step().skipped);
+    CHECK(pull.updates == 1); // nothing was updated
+    pull.strength = 0.3;
+    CHECK_FALSE(pulled.trainer.step().skipped);
+    CHECK(pull.last_step == 2);
+    CHECK(pull.updated == pulled.weights());
+    CHECK(pull.updated != start);
+
+    const TemporaryDirectory directory;
+    pulled.trainer.save_checkpoint(directory / "checkpoint-3");
+    Pull later;
+    Run again(options, 0.05, &later);
+    again.trainer.resume(directory / "checkpoint-3");
+    CHECK(later.updates == 2);
+    later.parameter = again.model.embedding.weight.values();
+    again.trainer.step();
+    pulled.trainer.step();
+    CHECK(again.weights() == pulled.weights());
+}
+
 TEST_CASE("the best model is loaded at the end, and limits spare its checkpoint") {
     const TemporaryDirectory directory;
     TrainerOptions options = run_options(30, directory.path());
@@ -203,7 +281,10 @@ TEST_CASE("the best model is loaded at the end, and limits spare its checkpoint"
     options.save.steps = 5;
     options.save_total_limit = 2;
     options.load_best_model_at_end = true;
-    Run run(options, 0.3); // the evaluation has another rule than the training: it gets worse with time
+    Pull pull;
+    pull.strength = 0;
+    Run run(options, 0.3, &pull); // the evaluation has another rule than the training: it gets worse with time
+    pull.parameter = run.model.embedding.weight.values();
     run.trainer.train({&run.history});
     const TrainerState& state = run.trainer.state();
     double best = std::numeric_limits<double>::infinity();
@@ -218,6 +299,7 @@ TEST_CASE("the best model is loaded at the end, and limits spare its checkpoint"
     CHECK(state.best_step == best_step);
     CHECK(checkpoint_steps(directory.path()) == std::vector<std::int64_t>{best_step, 25, 30});
     CHECK(evaluate<Cpu>(run.model, run.eval_data, 8) == best);
+    CHECK(pull.updates == best_step); // what a method knows goes with the parameters
 
     Run stopped(run_options(30), 0.3);
     TrainerOptions early_options = run_options(30);

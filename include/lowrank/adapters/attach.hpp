@@ -1,202 +1,163 @@
-// Attaching LoRA adapters to a model: freezing the base, choosing layers, starting factors, counting parameters.
+// Attaching adapters to a model: freezing the base, making an adapter for every layer that the settings target.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include "lowrank/adapters/dora.hpp"
-#include "lowrank/adapters/lora_config.hpp"
+#include "lowrank/adapters/adalora.hpp"
+#include "lowrank/adapters/adapter_config.hpp"
+#include "lowrank/adapters/adapter_place.hpp"
+#include "lowrank/adapters/ia3.hpp"
+#include "lowrank/adapters/lora_adapter.hpp"
+#include "lowrank/adapters/stored_values.hpp"
+#include "lowrank/adapters/vera.hpp"
 #include "lowrank/core/random.hpp"
-#include "lowrank/nn/embedding.hpp"
-#include "lowrank/nn/initialize.hpp"
-#include "lowrank/nn/module.hpp"
 #include "lowrank/nn/parameters.hpp"
 
+// A method is a config derived from AdapterTargets, an alternative of AdapterConfig, with these overloads beside its
+// adapter's class:
+//   make_adapter(config, path, layer, rng, values, shared)       the adapter of a linear layer
+//   make_shared_tensors(config, layers, seed, values)            only where layers share tensors
+//   make_embedding_adapter(config, path, layer, rng, values)     only where Config::adapts_embeddings
+//   prepare_saved(config, model, saved)                          only where a file does not hold all of its tensors
+// and read_config and config_document for its adapter_config.json (peft_config.hpp).
+
 namespace lowrank {
-
-/// The values of one adapter, as PEFT's files hold them; undefined ones are started anew.
-template <class C, DeviceTag D>
-struct LoraValues {
-    Tensor<C, D> a, b, b_bias, magnitude;
-};
-
-namespace detail {
-
-/// Starting factors as PEFT draws them: A ~ U(±1/√in) (kaiming with a = √5) or N(0, 1/r), B = 0 or U(±1/√r).
-template <class C, DeviceTag D>
-LoraValues<C, D> initial_lora(LoraInit init, std::int64_t out, std::int64_t in, std::int64_t r, bool with_bias,
-                              Rng& rng) {
-    LoraValues<C, D> values;
-    const double bound = 1 / std::sqrt(static_cast<double>(in)), b_bound = 1 / std::sqrt(static_cast<double>(r));
-    values.a = init == LoraInit::gaussian ? drawn<C, D>({r, in}, [&] { return rng.normal() / static_cast<double>(r); })
-                                          : drawn<C, D>({r, in}, [&] { return rng.uniform(-bound, bound); });
-    values.b = init == LoraInit::random ? drawn<C, D>({out, r}, [&] { return rng.uniform(-b_bound, b_bound); })
-                                        : Tensor<C, D>::zeros({out, r});
-    if (with_bias) {
-        values.b_bias = Tensor<C, D>::zeros({out});
-    }
-    return values;
-}
-
-/// Whether the layer at `path` is the model's head, as the model says it.
-template <class M>
-bool is_head(const M& model, const std::string& path) {
-    if constexpr (requires { model.is_head(path); }) {
-        return model.is_head(path);
-    } else {
-        return false;
-    }
-}
-
-/// The modules that are targeted where the settings name none, as the model says it.
-template <class M>
-std::vector<std::string> default_target_modules(const M& model) {
-    if constexpr (requires { model.default_target_modules(); }) {
-        return model.default_target_modules();
-    } else {
-        return {};
-    }
-}
-
-} // namespace detail
 
 /// Freezes every parameter of a model and takes its adapters off.
 template <class T, DeviceTag D, Module M>
 void freeze(M& model) {
     for_each_parameter<compute_t<T>, D>(model, [](const std::string&, auto& field) { set_trainable(field, false); });
     for_each<Linear<T, D>>(model, [](const std::string&, Linear<T, D>& layer) { layer.adapter = nullptr; });
+    for_each<Embedding<T, D>>(model, [](const std::string&, Embedding<T, D>& layer) { layer.adapter = nullptr; });
 }
 
-/// Attaches an adapter to one linear layer. `values` that are undefined are drawn from `rng`. Throws ShapeError where
-/// given values do not fit the layer.
+/// The adapters of one config for a model, by the paths of their layers.
 template <class T, DeviceTag D>
-void attach_lora(const std::string& path, Linear<T, D>& layer, const LoraConfig& config, Rng& rng,
-                 LoraValues<compute_t<T>, D> values = {}) {
-    using C = compute_t<T>;
-    const std::int64_t r = rank_at(config, path), out = layer.weight.out(), in = layer.weight.in();
-    if (!values.a.defined()) {
-        values = detail::initial_lora<C, D>(config.init_lora_weights, out, in, r, config.lora_bias, rng);
+struct MadeAdapters {
+    std::map<std::string, std::shared_ptr<LinearAdapter<T, D>>> linears;
+    std::map<std::string, std::shared_ptr<EmbeddingAdapter<T, D>>> embeddings;
+
+    /// All paths.
+    std::set<std::string> paths() const {
+        std::set<std::string> all;
+        for (const auto& entry : linears) {
+            all.insert(entry.first);
+        }
+        for (const auto& entry : embeddings) {
+            all.insert(entry.first);
+        }
+        return all;
     }
-    if (values.a.shape() != Shape{r, in} || values.b.shape() != Shape{out, r}) {
-        throw ShapeError(concat(path, ": lora_A ", values.a.shape(), " and lora_B ", values.b.shape(), ", expected ",
-                                Shape{r, in}, " and ", Shape{out, r}));
-    }
-    const double scale = lora_scale(alpha_at(config, path), r, config.use_rslora);
-    const std::uint32_t site = dropout_site(path + ".lora_dropout");
-    if (config.use_dora) {
-        layer.adapter = std::make_shared<Dora<T, D>>(layer.weight, values.a, values.b, values.b_bias, values.magnitude,
-                                                     scale, config.lora_dropout, site);
-    } else {
-        layer.adapter =
-            std::make_shared<Lora<T, D>>(values.a, values.b, values.b_bias, scale, config.lora_dropout, site);
-    }
-    set_trainable(layer.bias, config.bias != BiasMode::none);
+};
+
+/// By default layers share nothing.
+template <class T, DeviceTag D>
+SharedTensors<compute_t<T>, D> make_shared_tensors(const AdapterTargets&, const TargetLayers<T, D>&, std::uint64_t,
+                                                   const StoredValues<compute_t<T>, D>&) {
+    return {};
 }
 
-/// The paths of the linear layers that the config targets, in the order of the model. Throws OptionError when none
-/// matches, and for a target that is no linear layer of the model.
-template <class T, DeviceTag D, Module M>
-std::vector<std::string> target_paths(M& model, const LoraConfig& config) {
-    std::vector<std::string> targets, linears;
-    const auto is_target = [&](const std::string& path) {
-        return targets_module(config, path, detail::is_head(model, path), detail::default_target_modules(model));
-    };
-    const bool all_linear = config.target_modules == ModuleSelection("all-linear");
-    for (const FieldRef& field : fields_of(model)) {
-        const std::string& path = field.path();
-        if (field.get<Linear<T, D>>() != nullptr) {
-            linears.push_back(path);
-            if (is_target(path)) {
-                targets.push_back(path);
-            }
-        } else if (field.is_module() && !all_linear && is_target(path)) {
-            throw OptionError(concat("target_modules: '", path, "' is no linear layer; only these can be adapted"));
-        }
+/// Makes the adapters that a config asks for, and leaves the model as it is. `values` is called with the names of
+/// StoredValues; what it does not have starts anew from `seed`: each layer draws from a stream of its own, so that one
+/// layer's start does not depend on the others. Throws OptionError as validate and target_paths do, and ShapeError.
+template <class T, DeviceTag D, Module M, AdapterMethod Config>
+MadeAdapters<T, D> make_adapters(M& model, const Config& config, std::uint64_t seed,
+                                 const StoredValues<compute_t<T>, D>& values) {
+    validate(config, "adapter settings");
+    Config settings = config;
+    set_defaults(settings, model);
+    std::set<std::string> targets;
+    for (const std::string& path : target_paths<T, D>(model, settings)) {
+        targets.insert(path);
     }
-    if (config.target_modules && std::holds_alternative<std::vector<std::string>>(*config.target_modules)) {
-        for (const std::string& name : std::get<std::vector<std::string>>(*config.target_modules)) {
-            if (detail::is_head(model, name) && std::find(linears.begin(), linears.end(), name) == linears.end()) {
-                throw OptionError(concat("target_modules: '", name,
-                                         "' is tied to the embedding in this model and cannot be adapted"));
-            }
-        }
-    }
-    if (targets.empty()) {
-        std::string known;
-        for (std::size_t i = 0; i < linears.size() && i < 8; ++i) {
-            known += (i ? ", " : "") + linears[i];
-        }
-        throw OptionError(concat("target_modules: no linear layer of the model matches; the model has ", known,
-                                 linears.size() > 8 ? ", …" : ""));
-    }
-    return targets;
-}
-
-/// Throws OptionError for a name in modules_to_save that no module has, and for embeddings and heads, which may share a
-/// matrix.
-template <class T, DeviceTag D, Module M>
-void check_modules_to_save(M& model, const LoraConfig& config) {
-    const std::vector<FieldRef> fields = fields_of(model);
-    for (const std::string& name : config.modules_to_save) {
-        bool found = false;
-        for (const FieldRef& field : fields) {
-            const std::string& path = field.path();
-            if (field.is_module()) {
-                found = found || detail::is_named({name}, path);
-                const bool may_share = field.get<Embedding<T, D>>() != nullptr || detail::is_head(model, path);
-                if (may_share && detail::is_inside({name}, path)) {
-                    throw OptionError(concat("modules_to_save: '", name, "' holds ", path,
-                                             ": embeddings and heads are not supported here"));
-                }
-            }
-        }
-        if (!found) {
-            throw OptionError(concat("modules_to_save: no module of the model is called '", name,
-                                     "', or it is a head that is tied to the embedding"));
-        }
-    }
-}
-
-/// Freezes the model and attaches adapters to the layers that the config targets, with values that `values_at(path,
-/// layer)` gives (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError
-/// as validate, target_paths and check_modules_to_save do, before anything changes. M may have
-/// default_target_modules(), used where the config names none, and is_head(path).
-template <class T, DeviceTag D, Module M, class Values>
-std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed, const Values& values_at) {
-    validate(config, "LoRA settings");
-    check_modules_to_save<T, D>(model, config);
-    const std::vector<std::string> targets = target_paths<T, D>(model, config);
-    freeze<T, D>(model);
-    for_each<Linear<T, D>>(model, [&](const std::string& path, Linear<T, D>& layer) {
-        if (std::find(targets.begin(), targets.end(), path) != targets.end()) {
-            Rng rng(seed, dropout_site(path)); // a stream of its own: one layer's start does not depend on the others
-            attach_lora(path, layer, config, rng, values_at(path, layer));
+    TargetLayers<T, D> layers;
+    for_each<Linear<T, D>>(model, [&](const std::string& path, const Linear<T, D>& layer) {
+        if (targets.contains(path)) {
+            layers.emplace_back(path, &layer);
         }
     });
+    const auto of_layer = [&](const std::string& path) -> StoredValues<compute_t<T>, D> {
+        return
+            [&values, path](const std::string& name, const Shape& shape) { return values(path + "." + name, shape); };
+    };
+    MadeAdapters<T, D> made;
+    const SharedTensors<compute_t<T>, D> shared = make_shared_tensors<T, D>(settings, layers, seed, values);
+    for (const auto& [path, layer] : layers) {
+        Rng rng(seed, dropout_site(path));
+        made.linears[path] = make_adapter(settings, path, *layer, rng, of_layer(path), shared);
+    }
+    if constexpr (Config::adapts_embeddings) {
+        for_each<Embedding<T, D>>(model, [&](const std::string& path, const Embedding<T, D>& layer) {
+            if (targets.contains(path)) {
+                Rng rng(seed, dropout_site(path));
+                made.embeddings[path] = make_embedding_adapter(settings, path, layer, rng, of_layer(path));
+            }
+        });
+    }
+    return made;
+}
+template <class T, DeviceTag D, Module M>
+MadeAdapters<T, D> make_adapters(M& model, const AdapterConfig& config, std::uint64_t seed,
+                                 const StoredValues<compute_t<T>, D>& values) {
+    return std::visit([&](const auto& one) { return make_adapters<T, D>(model, one, seed, values); }, config);
+}
+
+/// Freezes the model, puts adapters in their places, and makes trainable what the config trains beside them.
+template <class T, DeviceTag D, Module M>
+void put_adapters(M& model, const MadeAdapters<T, D>& adapters, const AdapterTargets& config) {
+    const std::set<std::string> targets = adapters.paths();
+    freeze<T, D>(model);
     for_each_parameter<compute_t<T>, D>(model, [&](const std::string& path, auto& field) {
-        const std::string module_path = path.substr(0, path.rfind('.'));
-        if ((config.bias == BiasMode::all && path.ends_with("bias")) ||
-            detail::is_inside(config.modules_to_save, module_path)) {
+        if (is_trained_beside(config, targets, path)) {
             set_trainable(field, true);
         }
     });
-    return targets;
+    for_each<Linear<T, D>>(model, [&](const std::string& path, Linear<T, D>& layer) {
+        if (const auto found = adapters.linears.find(path); found != adapters.linears.end()) {
+            layer.adapter = found->second;
+        }
+    });
+    for_each<Embedding<T, D>>(model, [&](const std::string& path, Embedding<T, D>& layer) {
+        if (const auto found = adapters.embeddings.find(path); found != adapters.embeddings.end()) {
+            layer.adapter = found->second;
+        }
+    });
 }
 
-/// The same with factors that start anew.
+/// Freezes the model and attaches adapters to the layers that the config targets, with tensors that `values` gives
+/// (undefined ones start anew from `seed`). Returns the paths of the adapted layers. Throws OptionError as
+/// make_adapters and check_modules_to_save do, and ShapeError, before anything changes. M may have
+/// default_target_modules(), used where the config names none, and is_head(path).
+template <class T, DeviceTag D, Module M, class Config>
+std::vector<std::string> attach_adapter(M& model, const Config& config, std::uint64_t seed,
+                                        const StoredValues<compute_t<T>, D>& values) {
+    const AdapterConfig any(config);
+    validate(any, "adapter settings");
+    check_modules_to_save<T, D>(model, targets(any));
+    put_adapters<T, D>(model, make_adapters<T, D>(model, config, seed, values), targets(any));
+    return target_paths<T, D>(model, config);
+}
+
+/// The same with tensors that start anew.
+template <class T, DeviceTag D, Module M, class Config>
+std::vector<std::string> attach_adapter(M& model, const Config& config, std::uint64_t seed) {
+    return attach_adapter<T, D>(model, config, seed,
+                                [](const std::string&, const Shape&) { return Tensor<compute_t<T>, D>(); });
+}
+
+/// The same for LoRA.
 template <class T, DeviceTag D, Module M>
 std::vector<std::string> attach_lora(M& model, const LoraConfig& config, std::uint64_t seed) {
-    return attach_lora<T, D>(model, config, seed,
-                             [](const std::string&, const Linear<T, D>&) { return LoraValues<compute_t<T>, D>(); });
+    return attach_adapter<T, D>(model, config, seed);
 }
 
 /// How many parameters a model has, and how many of them are trained.
@@ -212,11 +173,10 @@ ParameterCounts count_parameters(M& model) {
     for (const auto& tensor : trainable_tensors<T, D>(model)) {
         counts.trainable += tensor.values.numel();
     }
-    for_each<Linear<T, D>>(model, [&](const std::string&, Linear<T, D>& layer) {
-        if (layer.adapter) {
-            layer.adapter->parameters([&](const std::string&, auto& values) { counts.all += values.numel(); });
-        }
-    });
+    for (const FieldRef& field : detail::fields_and_self(model)) {
+        detail::for_each_adapter_tensor<T, D>(
+            field, [&](const std::string&, const auto& values) { counts.all += values.numel(); });
+    }
     return counts;
 }
 

@@ -23,8 +23,8 @@ class Dora final : public Lora<T, D> {
 
     /// As Lora, and the magnitudes m; where undefined they start as n, so that nothing changes yet.
     Dora(const WeightSlot<C, D>& weight, Tensor<C, D> a, Tensor<C, D> b, Tensor<C, D> b_bias, Tensor<C, D> magnitude,
-         double scale, double dropout, std::uint32_t site)
-        : Lora<T, D>(std::move(a), std::move(b), std::move(b_bias), scale, dropout, site),
+         double scale, double dropout, std::uint32_t site, bool train_a = true)
+        : Lora<T, D>(std::move(a), std::move(b), std::move(b_bias), scale, dropout, site, train_a),
           weight_norms_squared_(norms_squared(weight)) {
         magnitude_ = leaf(magnitude.defined() ? magnitude : row_norms(weight));
         if (magnitude_.shape() != Shape{weight.out()}) {
@@ -51,6 +51,11 @@ class Dora final : public Lora<T, D> {
         outer.residual = linear(xd, layer.weight, inner);
         const Tensor<C, D> scaled_b = reshape(g, {g.numel(), 1}) * this->b_;
         return apply_rest(linear(x, layer.weight, outer, {{this->down(xd), scaled_b, this->scale_}}), epilogue);
+    }
+
+    bool low_rank_terms(const Linear<T, D>&, const Tensor<T, D>&, const ForwardContext<D>&,
+                        std::vector<LowRankTerm<T, D>>&) const override {
+        return false; // the base is scaled too
     }
 
     Tensor<C, D> merged(const Linear<T, D>& layer) const override {
@@ -81,17 +86,6 @@ class Dora final : public Lora<T, D> {
         }
         const std::vector<double> norms = weight.frozen()->row_norms_squared();
         return Tensor<C, D>::from(std::vector<C>(norms.begin(), norms.end()), {weight.out()});
-    }
-
-    /// What of the epilogue comes after the sum of two products.
-    static Tensor<T, D> apply_rest(Tensor<T, D> y, const Epilogue<T, D>& epilogue) {
-        switch (epilogue.activation) {
-        case Activation::none: break;
-        case Activation::relu: y = relu(y); break;
-        case Activation::gelu_tanh: y = gelu(y, GeluKind::tanh); break;
-        case Activation::gelu_erf: y = gelu(y, GeluKind::erf); break;
-        }
-        return epilogue.residual.defined() ? y + epilogue.residual : y;
     }
 
     Tensor<C, D> magnitude_, weight_norms_squared_;

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "lowrank/nn/linear.hpp"
 #include "lowrank/ops/dropout.hpp"
@@ -21,15 +22,36 @@ inline double lora_scale(double alpha, std::int64_t r, bool use_rslora) {
     return alpha / (use_rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r));
 }
 
-/// y = base(x) + s·B(A(dropout(x))), where A [r, in] and B [out, r] are trained. The base is any weight.
+/// W + s·BA as a new matrix in the orientation of W, for A [r, in] and B [out, r], both contiguous.
+template <class C, DeviceTag D>
+Tensor<C, D> plus_product(const WeightSlot<C, D>& weight, const Tensor<C, D>& b_values, const Tensor<C, D>& a_values,
+                          double scale) {
+    const Tensor<C, D> base = dense_values(weight);
+    const std::int64_t r = a_values.size(0), in = a_values.size(1), out = b_values.size(0);
+    const MatrixView<C> a = matrix(a_values.data(), in), b = matrix(b_values.data(), r);
+    const bool is_out_in = weight.orientation() == Orientation::out_in;
+    const auto s = static_cast<C>(scale);
+    const MatmulSegment<C, D> segment =
+        is_out_in ? MatmulSegment<C, D>{b, {a}, r, s} : MatmulSegment<C, D>{a.transposed(), {b.transposed()}, r, s};
+    Tensor<C, D> sum = Tensor<C, D>::empty(base.shape());
+    MatmulEpilogue<C> epilogue;
+    epilogue.residual = base.data();
+    matmul(D{}, is_out_in ? out : in, is_out_in ? in : out, std::span<const MatmulSegment<C, D>>(&segment, 1),
+           sum.mutable_data(), epilogue);
+    return sum;
+}
+
+/// y = base(x) + s·B(A(dropout(x))), where A [r, in] and B [out, r] are trained. The base is any weight. In LoRA-FA A
+/// is not trained (Zhang et al., "LoRA-FA: memory-efficient low-rank adaptation", 2023).
 template <class T, DeviceTag D>
 class Lora : public LinearAdapter<T, D> {
   public:
     using C = compute_t<T>;
 
     /// `b_bias` [out] may be undefined. `site` numbers the random stream of the dropout.
-    Lora(Tensor<C, D> a, Tensor<C, D> b, Tensor<C, D> b_bias, double scale, double dropout, std::uint32_t site)
-        : a_(leaf(a)),
+    Lora(Tensor<C, D> a, Tensor<C, D> b, Tensor<C, D> b_bias, double scale, double dropout, std::uint32_t site,
+         bool train_a = true)
+        : a_(train_a ? leaf(a) : a.detach()),
           b_(leaf(b)),
           b_bias_(b_bias.defined() ? leaf(b_bias) : b_bias),
           scale_(scale),
@@ -45,11 +67,21 @@ class Lora : public LinearAdapter<T, D> {
                          const ForwardContext<D>& context) const override {
         Epilogue<T, D> adapted = epilogue;
         adapted.bias = shifted_bias(epilogue.bias);
-        return linear(x, layer.weight, adapted, {{down(dropped(x, context)), b_, scale_}});
+        return linear(x, layer.weight, adapted, {term(x, context)});
+    }
+
+    bool low_rank_terms(const Linear<T, D>&, const Tensor<T, D>& x, const ForwardContext<D>& context,
+                        std::vector<LowRankTerm<T, D>>& terms) const override {
+        if (b_bias_.defined()) {
+            return false;
+        }
+        terms.push_back(term(x, context));
+        return true;
     }
 
     Tensor<C, D> merged(const Linear<T, D>& layer) const override {
-        return plus_delta(dense_values(layer.weight), layer.weight.orientation());
+        const NoGrad no_grad;
+        return plus_product(layer.weight, b_, factor_a(), scale_);
     }
 
     Tensor<C, D> merged_bias(const Linear<T, D>& layer) const override {
@@ -75,8 +107,17 @@ class Lora : public LinearAdapter<T, D> {
         return context.training && dropout_ > 0 ? dropout(x, dropout_, context.seed, site_) : x;
     }
 
+    LowRankTerm<T, D> term(const Tensor<T, D>& x, const ForwardContext<D>& context) const {
+        return {down(dropped(x, context)), b_, scale_};
+    }
+
+    /// A, or what stands in its place.
+    virtual Tensor<C, D> factor_a() const { return a_; }
+
     /// t = x·Aᵀ.
-    Tensor<T, D> down(const Tensor<T, D>& x) const { return linear(x, WeightSlot<C, D>(a_, Orientation::out_in)); }
+    Tensor<T, D> down(const Tensor<T, D>& x) const {
+        return linear(x, WeightSlot<C, D>(factor_a(), Orientation::out_in));
+    }
 
     /// The base's bias plus s times that of B.
     Tensor<C, D> shifted_bias(const Tensor<C, D>& bias) const {
@@ -85,27 +126,6 @@ class Lora : public LinearAdapter<T, D> {
         }
         const Tensor<C, D> own = b_bias_ * scale_;
         return bias.defined() ? bias + own : own;
-    }
-
-    /// base + s·BA, stored as the base is.
-    Tensor<C, D> plus_delta(const Tensor<C, D>& base, Orientation orientation) const {
-        const std::int64_t r = a_.size(0), in = a_.size(1), out = b_.size(0);
-        const MatrixView<C> a = matrix(a_.data(), in), b = matrix(b_.data(), r);
-        const bool is_out_in = orientation == Orientation::out_in;
-        const MatmulSegment<C, D> segment =
-            is_out_in ? MatmulSegment<C, D>{b, {a}, r, static_cast<C>(scale_)}
-                      : MatmulSegment<C, D>{a.transposed(), {b.transposed()}, r, static_cast<C>(scale_)};
-        Tensor<C, D> sum = Tensor<C, D>::empty(base.shape());
-        MatmulEpilogue<C> epilogue;
-        epilogue.residual = base.data();
-        matmul(D{}, is_out_in ? out : in, is_out_in ? in : out, std::span<const MatmulSegment<C, D>>(&segment, 1),
-               sum.mutable_data(), epilogue);
-        return sum;
-    }
-
-    /// The base's matrix in the type of parameters.
-    static Tensor<C, D> dense_values(const WeightSlot<C, D>& weight) {
-        return weight.frozen() ? weight.frozen()->template dense_copy<C>() : weight.values().detach();
     }
 
     Tensor<C, D> a_, b_, b_bias_;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lowrank/autograd/checkpoint.hpp"
@@ -12,6 +13,7 @@
 #include "lowrank/nn/embedding.hpp"
 #include "lowrank/nn/positions.hpp"
 #include "lowrank/ops/cast.hpp"
+#include "lowrank/ops/cross_entropy.hpp"
 #include "lowrank/ops/lm_head.hpp"
 
 namespace lowrank {
@@ -75,8 +77,20 @@ struct Gpt2 {
 
     /// The layers that LoRA adapts unless told otherwise (PEFT's default for gpt2).
     static std::vector<std::string> default_target_modules() { return {"c_attn"}; }
+    /// Those that IA3 adapts, and which of them are its feed-forward layers (PEFT's defaults for gpt2).
+    static std::pair<std::vector<std::string>, std::vector<std::string>> default_ia3_modules() {
+        return {{"c_attn", "mlp.c_proj"}, {"mlp.c_proj"}};
+    }
     /// Whether a path is the output head, which "all-linear" leaves out.
     static bool is_head(const std::string& path) { return path == "lm_head"; }
+
+    /// Whether the head reads the table at this path.
+    bool is_tied_table(const std::string& path) const {
+        return config.tie_word_embeddings && path == "transformer.wte";
+    }
+    /// Gives the head a matrix of its own; and takes it away again.
+    void untie_head(const WeightSlot<compute_t<T>, D>& matrix) { set_tied(false, matrix); }
+    void tie_head() { set_tied(true, {}); }
 
     /// Sets the dropout of the base model in training; zeros turn it off.
     void set_base_dropout(double embd, double attn, double resid) {
@@ -119,7 +133,7 @@ struct Gpt2 {
                                     " tokens, expected at most n_positions = ", config.n_positions));
         }
         const Tensor<std::int32_t, D> positions = position_ids("gpt2", ids.shape(), past, context);
-        Tensor<T, D> x = transformer.wte.forward(ids) + transformer.wpe.forward(positions);
+        Tensor<T, D> x = transformer.wte.forward(ids, context) + transformer.wpe.forward(positions, context);
         if (context.training && embd_pdrop_ > 0) {
             x = dropout(x, embd_pdrop_, context.seed, dropout_site("transformer.drop"));
         }
@@ -142,7 +156,8 @@ struct Gpt2 {
     /// Logits [.., vocab_size] of hidden states [.., n_embd]. They are as exact as those in the loss, for in bf16
     /// numbers near -100 lie half a unit apart.
     Tensor<compute_t<T>, D> logits(const Tensor<T, D>& hidden_states) const {
-        return linear(cast<compute_t<T>>(hidden_states), head());
+        return lm_head.adapter ? cast<compute_t<T>>(lm_head.forward(hidden_states, {}))
+                               : linear(cast<compute_t<T>>(hidden_states), head());
     }
 
     /// The sum of the negative log-likelihoods of the labels, aligned with the ids and shifted here: position i is
@@ -162,11 +177,19 @@ struct Gpt2 {
             const bool last = next == length || (!starts.empty() && starts[i + 1] == next);
             shifted[i] = last ? ignored_label : shifted[i + 1];
         }
-        return lm_head_loss(reshape(states, {ids.numel(), config.n_embd}), head(),
-                            Tensor<std::int32_t, D>::from(shifted, {ids.numel()}));
+        const Tensor<T, D> rows = reshape(states, {ids.numel(), config.n_embd});
+        const auto targets = Tensor<std::int32_t, D>::from(shifted, {ids.numel()});
+        return lm_head.adapter ? cross_entropy(cast<compute_t<T>>(lm_head.forward(rows, context)), targets)
+                               : lm_head_loss(rows, head(), targets);
     }
 
   private:
+    void set_tied(bool tied, const WeightSlot<compute_t<T>, D>& head) {
+        config.tie_word_embeddings = tied;
+        config.document["tie_word_embeddings"] = tied;
+        lm_head.weight = head;
+    }
+
     /// How many tokens each row's caches hold.
     std::vector<std::int64_t> past_of(std::span<KeyValueCaches<T, D>* const> caches,
                                       const Tensor<std::int32_t, D>& ids) const {

@@ -10,6 +10,7 @@
 #include "lowrank/models/gpt2.hpp"
 #include "lowrank/nn/parameters.hpp"
 #include "lowrank/ops/lm_head.hpp"
+#include "lowrank/optim/adamw.hpp"
 
 namespace lowrank {
 
@@ -25,14 +26,18 @@ struct TrainingMemory {
 
 namespace detail {
 
-/// What an adapter keeps for each token beside the layer's input: its low-rank input, and what DoRA's magnitudes need.
+/// What an adapter keeps for each token beside the layer's input: its low-rank input, and what scales need: DoRA's,
+/// IA3's and VeRA's.
 template <class T, DeviceTag D>
 double kept_by_adapter(const Linear<T, D>& layer) {
     double bytes = 0;
     if (layer.adapter) {
         layer.adapter->parameters([&](const std::string& name, const Tensor<compute_t<T>, D>& values) {
-            const bool is_kept = name == "lora_A.weight" || name == "lora_magnitude_vector";
-            bytes += is_kept ? static_cast<double>(values.size(0) * std::int64_t(sizeof(T))) : 0;
+            const std::int64_t kept = name == "lora_A.weight" || name == "lora_magnitude_vector" ? values.size(0)
+                                      : name == "ia3_l"                                          ? values.numel()
+                                      : name == "vera_lambda_d"                                  ? 2 * values.numel()
+                                                                                                 : 0;
+            bytes += static_cast<double>(kept * std::int64_t(sizeof(T)));
         });
     }
     return bytes;
@@ -59,9 +64,11 @@ double kept_by_block(Gpt2Block<T, D>& block, const Gpt2Config& config, bool& flo
 } // namespace detail
 
 /// The memory of a step whose largest micro-batch has `rows` rows of `length` tokens; the model is ready for training.
+/// Moments in a file are counted, too: they lie in memory until the system needs it.
 /// What the kernels' threads need, and the program around them, comes on top.
 template <class T, DeviceTag D>
-TrainingMemory training_memory(Gpt2<T, D>& model, std::int64_t rows, std::int64_t length) {
+TrainingMemory training_memory(Gpt2<T, D>& model, std::int64_t rows, std::int64_t length,
+                               const AdamWOptions& adamw = {}) {
     using C = compute_t<T>;
     const Gpt2Config& config = model.config;
     const auto tokens = static_cast<double>(rows * length);
@@ -78,7 +85,7 @@ TrainingMemory training_memory(Gpt2<T, D>& model, std::int64_t rows, std::int64_
     double largest = 0; // of the trained tensors: a gradient is made, scaled and then added
     for (const NamedTensor<C, D>& tensor : trainable_tensors<T, D>(model)) {
         const auto bytes = static_cast<double>(tensor.values.numel() * sizeof(C));
-        memory.trained += 4 * bytes;
+        memory.trained += 2 * bytes + static_cast<double>(moment_bytes(tensor.values.numel(), sizeof(C), adamw));
         largest = std::max(largest, bytes);
     }
     bool flows = model.transformer.wte.weight.is_trainable() || model.transformer.wpe.weight.is_trainable();
@@ -97,7 +104,7 @@ TrainingMemory training_memory(Gpt2<T, D>& model, std::int64_t rows, std::int64_
     // The backward pass through an MLP: gradients of its hidden layer before and behind the activation, a few rows,
     // that of qkv; and a product's left factor, packed. The head: a chunk of logits, once more as such a factor.
     const auto packed = static_cast<double>(std::max(config.n_inner, 3 * config.n_embd) * sizeof(C));
-    const std::int64_t chunk = detail::lm_head_rows(rows * length, config.vocab_size, sizeof(C));
+    const std::int64_t chunk = detail::lm_head_rows<T>(rows * length, config.vocab_size);
     const auto head = static_cast<double>(2 * chunk * (config.vocab_size + config.n_embd) * std::int64_t(sizeof(C)));
     memory.transient = tokens * (2 * inner + 7 * row + packed) + head + 2 * largest;
     return memory;

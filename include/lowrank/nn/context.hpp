@@ -1,8 +1,12 @@
-// What a forward pass knows beside its input: whether it trains, the seed of its dropout, where documents begin.
+// What a forward pass knows beside its input: whether it trains, the seed of its dropout, where documents begin,
+// adapters.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "lowrank/tensor/tensor.hpp"
 
@@ -16,6 +20,9 @@ struct ForwardContext {
     Tensor<std::int64_t, D> seed;
     /// For packed rows, [batch, length]: the first position of the document that each token belongs to.
     Tensor<std::int32_t, D> document_start;
+    /// Where layers have several adapters by name (NamedAdapters): the one that each row of the batch uses, "" for
+    /// none. Null where all rows use the active ones.
+    std::shared_ptr<const std::vector<std::string>> adapter_names = nullptr;
 };
 
 /// The number of a place where dropout happens, from its path in the model: places draw from different random streams,

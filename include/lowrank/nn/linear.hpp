@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "lowrank/nn/context.hpp"
 #include "lowrank/nn/initialize.hpp"
@@ -38,8 +39,19 @@ class LinearAdapter {
     /// The bias that goes with it: the layer's own, unless the adapter has a part in it.
     virtual Tensor<C, D> merged_bias(const Linear<T, D>& layer) const { return layer.bias; }
 
-    /// Calls `visit(name, tensor)` for every trainable tensor, under its name in PEFT's files ("lora_A.weight").
+    /// Calls `visit(name, tensor)` for every tensor of its own that an adapter's file holds, under its name there
+    /// ("lora_A.weight"). Those that are leaves of the graph are trained, the others are constants.
     virtual void parameters(const std::function<void(const std::string&, Tensor<C, D>&)>& visit) = 0;
+
+    /// The same for tensors that the adapters of several layers share and a file holds once, under their full key.
+    virtual void shared_tensors(const std::function<void(const std::string&, Tensor<C, D>&)>&) {}
+
+    /// An adapter that only adds low-rank terms to x·Wᵀ appends them and returns true, so that several adapters stay
+    /// one fused operation. By default it appends nothing and returns false: only `forward` can say what it does.
+    virtual bool low_rank_terms(const Linear<T, D>&, const Tensor<T, D>&, const ForwardContext<D>&,
+                                std::vector<LowRankTerm<T, D>>&) const {
+        return false;
+    }
 };
 
 /// y = x·Wᵀ + bias, adapted where an adapter is attached. `weight` in either orientation (Conv1D or torch's Linear).

@@ -156,8 +156,8 @@ void set_trainable(Tensor<C, D>& values, bool trainable) {
 template <class C, DeviceTag D>
 void set_trainable(WeightSlot<C, D>& slot, bool trainable) {
     if (slot.defined() && trainable != slot.is_trainable()) {
-        const Tensor<C, D> values = slot.frozen() ? slot.frozen()->template dense_copy<C>() : slot.values();
-        slot = WeightSlot<C, D>(trainable ? leaf(values) : values.detach(), slot.orientation());
+        const Tensor<C, D> values = dense_values(slot);
+        slot = WeightSlot<C, D>(trainable ? leaf(values) : values, slot.orientation());
     }
 }
 

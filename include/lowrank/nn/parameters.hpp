@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lowrank/nn/embedding.hpp"
 #include "lowrank/nn/linear.hpp"
 #include "lowrank/nn/module.hpp"
 
@@ -23,10 +24,14 @@ std::vector<FieldRef> fields_and_self(M& model) {
 /// Calls `visit(name, values)` for each tensor of a field's adapter, where it is a layer that has one.
 template <class T, DeviceTag D, class Visit>
 void for_each_adapter_tensor(const FieldRef& field, const Visit& visit) {
+    const auto visit_with_path = [&](const std::string& name, Tensor<compute_t<T>, D>& values) {
+        visit(join_path(field.path(), name), values);
+    };
     if (const auto* layer = field.get<Linear<T, D>>(); layer != nullptr && layer->adapter) {
-        layer->adapter->parameters([&](const std::string& name, Tensor<compute_t<T>, D>& values) {
-            visit(join_path(field.path(), name), values);
-        });
+        layer->adapter->parameters(visit_with_path);
+    }
+    if (const auto* layer = field.get<Embedding<T, D>>(); layer != nullptr && layer->adapter) {
+        layer->adapter->parameters(visit_with_path);
     }
 }
 
@@ -47,7 +52,9 @@ std::vector<NamedTensor<compute_t<T>, D>> trainable_tensors(M& model) {
     std::vector<NamedTensor<C, D>> tensors;
     for (const FieldRef& field : detail::fields_and_self(model)) {
         detail::for_each_adapter_tensor<T, D>(field, [&](const std::string& name, const Tensor<C, D>& values) {
-            tensors.push_back({name, values});
+            if (values.node()) {
+                tensors.push_back({name, values});
+            }
         });
         const auto* slot = field.get<WeightSlot<C, D>>();
         const auto* vector = field.get<Tensor<C, D>>();

@@ -229,4 +229,16 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
     return result;
 }
 
+/// What an epilogue does after the bias, to a sum y that no single linear computes: its activation and its residual.
+template <class T, DeviceTag D>
+Tensor<T, D> apply_rest(Tensor<T, D> y, const Epilogue<T, D>& epilogue) {
+    switch (epilogue.activation) {
+    case Activation::none: break;
+    case Activation::relu: y = relu(y); break;
+    case Activation::gelu_tanh: y = gelu(y, GeluKind::tanh); break;
+    case Activation::gelu_erf: y = gelu(y, GeluKind::erf); break;
+    }
+    return epilogue.residual.defined() ? y + epilogue.residual : y;
+}
+
 } // namespace lowrank

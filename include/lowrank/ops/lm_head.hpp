@@ -16,10 +16,13 @@ namespace lowrank {
 
 namespace detail {
 
-/// How many of `count` rows of logits are computed together: as many as fill 64 MiB, which bounds the memory, and each
-/// chunk as many as the others, because each reads the whole matrix.
-inline std::int64_t lm_head_rows(std::int64_t count, std::int64_t vocabulary, std::size_t element) {
-    const std::int64_t fit = (std::int64_t(64) << 20) / std::max<std::int64_t>(1, vocabulary * std::int64_t(element));
+/// How many of `count` rows of logits are computed together with activations of type T: as many as fill 64 MiB, or 48
+/// where activations take 16 bits, which bounds the memory, and each chunk as many as the others, because each reads
+/// the whole matrix.
+template <class T>
+std::int64_t lm_head_rows(std::int64_t count, std::int64_t vocabulary) {
+    constexpr std::int64_t bytes = std::int64_t(sizeof(T) == 2 ? 48 : 64) << 20;
+    const std::int64_t fit = bytes / std::max<std::int64_t>(1, vocabulary * std::int64_t(sizeof(compute_t<T>)));
     const std::int64_t most = std::clamp<std::int64_t>(fit, 16, 1024), chunks = (count + most - 1) / most;
     return chunks == 0 ? 0 : (count + chunks - 1) / chunks;
 }
@@ -63,7 +66,7 @@ Tensor<compute_t<T>, D> lm_head_loss(const Tensor<T, D>& input, const WeightSlot
     if (ew) {
         dw = Tensor<C, D>::zeros(weight.stored_shape());
     }
-    const std::int64_t chunk = detail::lm_head_rows(count, vocabulary, sizeof(C));
+    const std::int64_t chunk = detail::lm_head_rows<T>(count, vocabulary);
     Tensor<C, D> rows = Tensor<C, D>::empty({chunk, width}), drows = Tensor<C, D>::empty({chunk, width});
     Tensor<C, D> logits = Tensor<C, D>::empty({chunk, vocabulary});
     Tensor<double, D> losses = Tensor<double, D>::zeros({count});

@@ -1,8 +1,10 @@
-// AdamW, step for step equal to torch.optim.AdamW.
+// AdamW, step for step equal to torch.optim.AdamW; its moments may be in 8 bits, or in a file.
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -10,8 +12,10 @@
 #include <vector>
 
 #include "lowrank/autograd/node.hpp"
-#include "lowrank/backend/cpu/optimizer.hpp"
+#include "lowrank/backend/cpu/adamw_8bit.hpp"
 #include "lowrank/core/error.hpp"
+#include "lowrank/core/paged_memory.hpp"
+#include "lowrank/optim/adamw_state.hpp"
 #include "lowrank/optim/parameter_group.hpp"
 
 namespace lowrank {
@@ -23,16 +27,21 @@ struct AdamWOptions {
     double beta2 = 0.999;
     double epsilon = 1e-8;
     double weight_decay = 0.01; ///< decoupled; for every parameter whose group sets no other
+    /// Moments in 8 bits (adamw_8bit_step), but of tensors of fewer than min_8bit_size elements. Parameters are fp32.
+    bool eight_bit = false;
+    std::int64_t min_8bit_size = 4096; ///< bitsandbytes'
+    /// Moments lie in a file without a name in this directory (PagedMemory); empty: in memory.
+    std::string paged_directory = {};
+
+    /// Whether the moments of a parameter with `count` elements are in 8 bits.
+    constexpr bool is_8bit(std::int64_t count) const { return eight_bit && count >= min_8bit_size; }
 };
 
-/// What the optimizer remembers of one parameter.
-template <class A, DeviceTag D>
-struct AdamWState {
-    std::string name;
-    std::int64_t steps = 0;  ///< updates of this parameter so far
-    Tensor<A, D> exp_avg;    ///< first moment, of the parameter's shape
-    Tensor<A, D> exp_avg_sq; ///< second moment
-};
+/// The bytes of both moments of a parameter with `count` elements of `size` bytes.
+constexpr std::int64_t moment_bytes(std::int64_t count, std::size_t size, const AdamWOptions& options) {
+    return options.is_8bit(count) ? 2 * (count + dynamic_blocks(count) * std::int64_t(sizeof(float)))
+                                  : 2 * count * static_cast<std::int64_t>(size);
+}
 
 /// AdamW with bias correction and decoupled weight decay over groups of parameters. Source: torch.optim.AdamW,
 /// Loshchilov and Hutter, arXiv:1711.05101.
@@ -40,7 +49,7 @@ template <class A, DeviceTag D = Cpu>
 class AdamW {
   public:
     /// Throws OptionError on a setting out of range, a parameter that is no leaf, one that is given twice, or names
-    /// that do not fit, and ShapeError on a parameter that is not contiguous.
+    /// that do not fit, ShapeError on a parameter that is not contiguous, and FileError where moments find no place.
     explicit AdamW(const std::vector<ParameterGroup<A, D>>& groups, const AdamWOptions& options = {})
         : options_(options) {
         require("learning rate", options.learning_rate, options.learning_rate >= 0, "0 or more");
@@ -72,10 +81,10 @@ class AdamW {
                 }
                 parameters_.push_back(parameter);
                 settings_.push_back({options.learning_rate * group.learning_rate_scale, decay});
-                states_.push_back({std::move(name), 0, Tensor<A, D>::zeros(parameter.shape()),
-                                   Tensor<A, D>::zeros(parameter.shape())});
+                states_.push_back({std::move(name)});
             }
         }
+        make_moments();
         scalars_ = Tensor<A, D>::zeros({static_cast<std::int64_t>(parameters_.size()), adamw_scalar_count});
     }
 
@@ -123,11 +132,24 @@ class AdamW {
     void update(const Gradients& gradients) {
         const A* scalars = scalars_.data();
         for (std::size_t i = 0; i < parameters_.size(); ++i, scalars += adamw_scalar_count) {
-            if (const Tensor<A, D>* gradient = gradients.find(parameters_[i])) {
-                adamw_step(D{}, parameters_[i].numel(), parameters_[i].mutable_data(),
-                           states_[i].exp_avg.mutable_data(), states_[i].exp_avg_sq.mutable_data(), gradient->data(),
-                           scalars, options_.beta1, options_.beta2, options_.epsilon);
+            const Tensor<A, D>* gradient = gradients.find(parameters_[i]);
+            if (gradient == nullptr) {
+                continue;
             }
+            const std::int64_t count = parameters_[i].numel();
+            A* parameter = parameters_[i].mutable_data();
+            AdamWState<A, D>& state = states_[i];
+            if constexpr (std::same_as<A, float>) {
+                if (state.is_8bit()) {
+                    adamw_8bit_step(D{}, count, parameter, state.exp_avg_codes.mutable_data(),
+                                    state.exp_avg_absmax.mutable_data(), state.exp_avg_sq_codes.mutable_data(),
+                                    state.exp_avg_sq_absmax.mutable_data(), gradient->data(), scalars, options_.beta1,
+                                    options_.beta2, options_.epsilon);
+                    continue;
+                }
+            }
+            adamw_step(D{}, count, parameter, state.exp_avg.mutable_data(), state.exp_avg_sq.mutable_data(),
+                       gradient->data(), scalars, options_.beta1, options_.beta2, options_.epsilon);
         }
     }
 
@@ -154,12 +176,16 @@ class AdamW {
                 throw OptionError(
                     concat("AdamW state: parameter '", own.name, "' has ", source.steps, " steps, expected 0 or more"));
             }
-            for (const Tensor<A, D>* moment : {&source.exp_avg, &source.exp_avg_sq}) {
-                if (moment->shape() != own.exp_avg.shape() || !moment->defined()) {
-                    throw ShapeError(concat("AdamW state: parameter '", own.name, "' has shape ", own.exp_avg.shape(),
-                                            ", its state ", moment->shape()));
+            AdamWState<A, D>::parts([&](const char* what, auto part) {
+                const auto &mine = own.*part, &other = source.*part;
+                if (mine.defined() != other.defined() || mine.shape() != other.shape()) {
+                    const auto shown = [](const auto& tensor) {
+                        return tensor.defined() ? concat(tensor.shape()) : std::string("none");
+                    };
+                    throw ShapeError(concat("AdamW state: parameter '", own.name, "': ", what, ": found shape ",
+                                            shown(other), ", expected ", shown(mine)));
                 }
-            }
+            });
         }
         if (from.size() != states_.size()) {
             for (const AdamWState<A, D>& own : states_) {
@@ -170,8 +196,13 @@ class AdamW {
         for (AdamWState<A, D>& own : states_) {
             const AdamWState<A, D>& source = *by_name.at(own.name);
             own.steps = source.steps;
-            copy(source.exp_avg, own.exp_avg);
-            copy(source.exp_avg_sq, own.exp_avg_sq);
+            AdamWState<A, D>::parts([&](const char*, auto part) {
+                auto& mine = own.*part;
+                const auto& other = source.*part;
+                if (mine.defined()) {
+                    copy_strided(D{}, other.shape(), other.data(), other.strides(), mine.mutable_data());
+                }
+            });
         }
     }
 
@@ -186,8 +217,45 @@ class AdamW {
         }
     }
 
-    static void copy(const Tensor<A, D>& from, Tensor<A, D>& to) {
-        copy_strided(D{}, from.shape(), from.data(), from.strides(), to.mutable_data());
+    /// Moments of zero for every parameter, in memory or in a file.
+    void make_moments() {
+        if (options_.eight_bit && !std::same_as<A, float>) {
+            throw OptionError("AdamW: moments in 8 bits need parameters in fp32");
+        }
+        constexpr std::int64_t line = 64; // bytes that a tensor of the file begins at a multiple of
+        std::shared_ptr<PagedMemory> file;
+        std::int64_t used = 0;
+        if (!options_.paged_directory.empty()) {
+            if constexpr (!std::same_as<D, Cpu>) {
+                throw OptionError(concat("AdamW: moments in a file are for the host, not for ", D::name()));
+            }
+            for (const Tensor<A, D>& parameter : parameters_) {
+                used += moment_bytes(parameter.numel(), sizeof(A), options_) + 4 * line;
+            }
+            file = PagedMemory::create(options_.paged_directory, static_cast<std::size_t>(used));
+            used = 0;
+        }
+        const auto make = [&]<class T>(Tensor<T, D>& tensor, const Shape& shape) {
+            if (!file) {
+                tensor = Tensor<T, D>::zeros(shape);
+                return;
+            }
+            tensor = Tensor<T, D>::map_writable(reinterpret_cast<T*>(file->data() + used), shape, file);
+            used += (tensor.numel() * std::int64_t(sizeof(T)) + line - 1) / line * line;
+        };
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            AdamWState<A, D>& state = states_[i];
+            const Shape& shape = parameters_[i].shape();
+            if (const std::int64_t count = parameters_[i].numel(); options_.is_8bit(count)) {
+                make(state.exp_avg_codes, shape);
+                make(state.exp_avg_sq_codes, shape);
+                make(state.exp_avg_absmax, {dynamic_blocks(count)});
+                make(state.exp_avg_sq_absmax, {dynamic_blocks(count)});
+            } else {
+                make(state.exp_avg, shape);
+                make(state.exp_avg_sq, shape);
+            }
+        }
     }
 
     AdamWOptions options_;

@@ -64,6 +64,12 @@ class Tensor {
         return Tensor(Storage<D>::view(data, bytes, std::move(owner)), 0, shape, row_major(shape));
     }
 
+    /// The same for memory that may be written.
+    static Tensor map_writable(T* data, const Shape& shape, std::shared_ptr<const void> owner) {
+        const std::size_t bytes = std::size_t(lowrank::numel(shape)) * sizeof(T);
+        return Tensor(Storage<D>::view(data, bytes, std::move(owner), true), 0, shape, row_major(shape));
+    }
+
     bool defined() const { return static_cast<bool>(storage_); }
     const Shape& shape() const { return shape_; }
     const Strides& strides() const { return strides_; }

@@ -50,4 +50,11 @@ class WeightSlot {
     Orientation orientation_ = Orientation::out_in;
 };
 
+/// A slot's matrix in the type of parameters, in the stored orientation and outside the graph: the values themselves,
+/// or a dense copy of a frozen weight.
+template <class C, DeviceTag D>
+Tensor<C, D> dense_values(const WeightSlot<C, D>& slot) {
+    return slot.frozen() ? slot.frozen()->template dense_copy<C>() : slot.values().detach();
+}
+
 } // namespace lowrank

@@ -14,6 +14,7 @@ struct StepMetrics {
     std::int64_t step = 0;     ///< from 1
     double epoch = 0;          ///< epochs done, with fraction
     double loss = 0;           ///< mean over the step's supervised tokens
+    double penalty = 0;        ///< what the method adds to the loss, as AdaLoRA does; not in `loss`
     double learning_rate = 0;  ///< used in this step
     double grad_norm = 0;      ///< before clipping
     std::int64_t tokens = 0;   ///< padding excluded
@@ -54,6 +55,9 @@ inline std::string metrics_line(const StepMetrics& m) {
                                    {"seconds", m.seconds},
                                    {"tokens_per_second", m.tokens_per_second()},
                                    {"peak_memory_mb", m.peak_memory_mb}};
+    if (m.penalty != 0) {
+        line["penalty"] = json_number(m.penalty);
+    }
     if (m.skipped) {
         line["skipped"] = true;
     }

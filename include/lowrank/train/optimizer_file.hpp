@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -14,20 +15,38 @@
 
 namespace lowrank {
 
-/// Writes every parameter and its moments: parameter.<name>, exp_avg.<name>, exp_avg_sq.<name>. Throws NumericError for
-/// a parameter that is not finite, and FileError.
+namespace detail {
+
+/// The entry's values, which must have the shape and the type S.
+template <class S, DeviceTag D>
+Tensor<S, D> load_exactly(const TensorEntry& entry, const Shape& shape) {
+    if (entry.dtype != dtype_of<S>) {
+        throw FileError(
+            concat(tensor_in_file(entry), ": found type ", name_of(entry.dtype), ", expected ", name_of(dtype_of<S>)));
+    }
+    require_shape(entry, shape);
+    return tensor_as_stored<S, D>(entry, shape);
+}
+
+} // namespace detail
+
+/// Writes every parameter and its moments: parameter.<name>, and exp_avg.<name> and so on, as AdamWState::parts names
+/// them. Throws NumericError for a parameter that is not finite, and FileError.
 template <class C, DeviceTag D>
 void write_optimizer(const AdamW<C, D>& optimizer, const std::filesystem::path& path) {
     std::vector<TensorSource> sources;
-    const auto add = [&](const std::string& key, const Tensor<C, D>& values) {
-        sources.push_back(detail::computed_source<C>(key, values.shape(), [values] { return values.to_vector(); }));
+    const auto add = [&]<class S>(const std::string& key, const Tensor<S, D>& values) {
+        sources.push_back(detail::computed_source<S>(key, values.shape(), [values] { return values.to_vector(); }));
     };
     for (std::size_t i = 0; i < optimizer.parameters().size(); ++i) {
         const AdamWState<C, D>& state = optimizer.state()[i];
         require_finite(state.name, optimizer.parameters()[i]);
         add("parameter." + state.name, optimizer.parameters()[i]);
-        add("exp_avg." + state.name, state.exp_avg);
-        add("exp_avg_sq." + state.name, state.exp_avg_sq);
+        AdamWState<C, D>::parts([&](const char* what, auto part) {
+            if ((state.*part).defined()) {
+                add(concat(what, ".", state.name), state.*part);
+            }
+        });
     }
     write_safetensors(path, sources);
 }
@@ -48,12 +67,8 @@ template <class C, DeviceTag D>
 void read_parameters(const AdamW<C, D>& optimizer, const SafetensorsFile& file) {
     std::vector<Tensor<C, D>> loaded;
     for (std::size_t i = 0; i < optimizer.parameters().size(); ++i) {
-        const TensorEntry& entry = file.at("parameter." + optimizer.name(i));
-        if (entry.dtype != dtype_of<C>) {
-            throw FileError(concat(detail::tensor_in_file(entry), ": found type ", name_of(entry.dtype), ", expected ",
-                                   name_of(dtype_of<C>)));
-        }
-        loaded.push_back(load_values<C, D>(entry, optimizer.parameters()[i].shape()));
+        loaded.push_back(
+            detail::load_exactly<C, D>(file.at("parameter." + optimizer.name(i)), optimizer.parameters()[i].shape()));
     }
     for (std::size_t i = 0; i < loaded.size(); ++i) {
         Tensor<C, D> parameter = optimizer.parameters()[i]; // a handle of the same memory
@@ -67,21 +82,27 @@ void read_parameters(const AdamW<C, D>& optimizer, const SafetensorsFile& file) 
 template <class C, DeviceTag D>
 void read_optimizer(AdamW<C, D>& optimizer, const SafetensorsFile& file,
                     const std::map<std::string, std::int64_t>& counts) {
-    const std::size_t expected = 3 * optimizer.parameters().size();
-    if (file.keys().size() != expected || counts.size() != optimizer.parameters().size()) {
-        throw FileError(concat(file.path(), ": found ", file.keys().size(), " tensors and ", counts.size(),
-                               " counts of updates, expected ", expected, " and ", optimizer.parameters().size()));
-    }
+    std::size_t expected = 0;
     std::vector<AdamWState<C, D>> states;
-    for (std::size_t i = 0; i < optimizer.parameters().size(); ++i) {
-        const std::string& name = optimizer.name(i);
-        const auto count = counts.find(name);
+    for (const AdamWState<C, D>& own : optimizer.state()) {
+        const auto count = counts.find(own.name);
         if (count == counts.end()) {
-            throw FileError(concat(file.path(), ": parameter '", name, "' has no count of updates"));
+            throw FileError(concat(file.path(), ": parameter '", own.name, "' has no count of updates"));
         }
-        const Shape& shape = optimizer.parameters()[i].shape();
-        states.push_back({name, count->second, load_values<C, D>(file.at("exp_avg." + name), shape),
-                          load_values<C, D>(file.at("exp_avg_sq." + name), shape)});
+        AdamWState<C, D> state{own.name, count->second};
+        ++expected;
+        AdamWState<C, D>::parts([&](const char* what, auto part) {
+            if (const auto& values = own.*part; values.defined()) {
+                using S = typename std::remove_cvref_t<decltype(values)>::value_type;
+                state.*part = detail::load_exactly<S, D>(file.at(concat(what, ".", own.name)), values.shape());
+                ++expected;
+            }
+        });
+        states.push_back(std::move(state));
+    }
+    if (file.keys().size() != expected || counts.size() != states.size()) {
+        throw FileError(concat(file.path(), ": found ", file.keys().size(), " tensors and ", counts.size(),
+                               " counts of updates, expected ", expected, " and ", states.size()));
     }
     read_parameters(optimizer, file);
     optimizer.load_state(states);

@@ -26,6 +26,7 @@
 #include "lowrank/train/metrics.hpp"
 #include "lowrank/train/optimizer_file.hpp"
 #include "lowrank/train/process_memory.hpp"
+#include "lowrank/train/training_method.hpp"
 
 namespace lowrank {
 
@@ -63,24 +64,26 @@ inline std::int64_t steps_for_epochs(const DataLoader& loader, double epochs) {
 }
 
 /// Trains a model on what a loader gives. M has `loss(ids, labels, context)`: the sum over supervised tokens. Model,
-/// loader and optimizer belong to the caller and must outlive the trainer. Call `step` in a loop of your own, or
-/// `train`.
+/// loader, optimizer and method, where there is one, belong to the caller and must outlive the trainer. Call `step` in
+/// a loop of your own, or `train`.
 template <class T, DeviceTag D, class M>
 class Trainer {
   public:
     using C = compute_t<T>;
 
-    Trainer(const M& model, DataLoader& loader, AdamW<C, D>& optimizer, const TrainerOptions& options)
+    Trainer(const M& model, DataLoader& loader, AdamW<C, D>& optimizer, const TrainerOptions& options,
+            TrainingMethod<C, D>* method = nullptr)
         : model_(model),
           loader_(loader),
           optimizer_(optimizer),
-          options_(options) {
+          options_(options),
+          method_(method) {
         state_.max_steps = options_.max_steps;
     }
 
-    /// One optimizer step: the gradient of the mean loss over the supervised tokens of all its micro-batches. A step
-    /// whose loss or gradient is not finite updates nothing; the third one in a row throws NumericError, naming the
-    /// first parameter concerned.
+    /// One optimizer step: the gradient of the mean loss over the supervised tokens of all its micro-batches, and of
+    /// the method's penalty. A step whose loss or gradient is not finite updates nothing; the third one in a row throws
+    /// NumericError, naming the first parameter concerned.
     StepMetrics step() {
         const auto start = std::chrono::steady_clock::now();
         StepMetrics metrics;
@@ -103,16 +106,25 @@ class Trainer {
             }
         }
         metrics.loss = loss_sum / static_cast<double>(std::max<std::int64_t>(1, data.supervised_tokens));
+        const Tensor<C, D> penalty = method_ != nullptr ? method_->penalty() : Tensor<C, D>();
+        if (penalty.defined()) {
+            metrics.penalty = static_cast<double>(penalty.item());
+            backward(penalty, gradients_);
+        }
         const GradientNorm norm = gradient_norm(optimizer_.parameters(), gradients_);
         metrics.grad_norm = norm.value;
         const double factor = options_.schedule.factor(state_.step);
         metrics.learning_rate = optimizer_.options().learning_rate * factor;
-        metrics.skipped = !std::isfinite(metrics.loss) || norm.first_nonfinite.has_value();
+        metrics.skipped = !std::isfinite(metrics.loss + metrics.penalty) || norm.first_nonfinite.has_value();
         if (metrics.skipped) {
             watch(metrics, norm);
         } else {
             skipped_in_a_row_ = 0;
-            optimizer_.step(gradients_, factor, norm.clip_factor(options_.max_grad_norm));
+            const double clip_factor = norm.clip_factor(options_.max_grad_norm);
+            optimizer_.step(gradients_, factor, clip_factor);
+            if (method_ != nullptr) {
+                method_->after_update(state_.step, gradients_, clip_factor);
+            }
         }
         metrics.step = ++state_.step;
         metrics.epoch = state_.epoch = loader_.epochs_done();
@@ -155,6 +167,7 @@ class Trainer {
         if (options_.load_best_model_at_end && state_.best_loss && state_.best_step != state_.step) {
             const auto best = checkpoint_path(options_.output_dir, state_.best_step);
             read_parameters(optimizer_, SafetensorsFile::open((best / optimizer_file).string()));
+            resume_method(best, JsonReader::open(best / trainer_state_file));
         }
         notify(callbacks, &TrainerCallback::on_train_end, state_);
         return state_;
@@ -168,6 +181,10 @@ class Trainer {
         json kept = json::object();
         for (TrainerCallback* callback : callbacks) {
             callback->on_save(output.path(), kept);
+        }
+        json of_method = json::object();
+        if (method_ != nullptr) {
+            method_->save(output.path(), of_method);
         }
         write_optimizer(optimizer_, output.path() / optimizer_file);
         const DataPosition position = loader_.position();
@@ -183,14 +200,15 @@ class Trainer {
                             {"evaluated_step", state_.evaluated_step},
                             {"optimizer_steps", update_counts(optimizer_)},
                             {"settings", all_settings()},
+                            {"method", of_method},
                             {"callbacks", kept}};
         write_atomically(output.path() / trainer_state_file,
                          state.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
         output.commit();
     }
 
-    /// Continues from a checkpoint: parameters, optimizer, schedule, position in the data, random numbers, the best
-    /// evaluation and the callbacks are what they were when it was written. Throws OptionError where a setting is
+    /// Continues from a checkpoint: parameters, optimizer, method, schedule, position in the data, random numbers, the
+    /// best evaluation and the callbacks are what they were when it was written. Throws OptionError where a setting is
     /// another than then, and FileError for a checkpoint that is not whole; the trainer is of no use then.
     void resume(const std::filesystem::path& directory, const std::vector<TrainerCallback*>& callbacks = {}) {
         JsonReader from = JsonReader::open(directory / trainer_state_file);
@@ -220,6 +238,7 @@ class Trainer {
             counts[name] = steps.get_integer(name, 0);
         }
         read_optimizer(optimizer_, SafetensorsFile::open((directory / optimizer_file).string()), counts);
+        resume_method(directory, from);
         JsonReader kept = from.get_object("callbacks");
         for (TrainerCallback* callback : callbacks) {
             callback->on_resume(directory, kept);
@@ -231,6 +250,13 @@ class Trainer {
     std::int64_t skipped_steps() const { return state_.skipped_steps; }
 
   private:
+    void resume_method(const std::filesystem::path& directory, JsonReader from) {
+        if (method_ != nullptr) {
+            JsonReader kept = from.get_object("method");
+            method_->resume(directory, kept);
+        }
+    }
+
     /// A seed for each micro-batch, from the run's seed and a counter.
     std::int64_t next_seed() {
         const PhiloxBlock block = random_block(options_.seed, 0x5eed, micro_batches_++);
@@ -307,6 +333,7 @@ class Trainer {
     DataLoader& loader_;
     AdamW<C, D>& optimizer_;
     TrainerOptions options_;
+    TrainingMethod<C, D>* method_;
     Gradients gradients_;
     TrainerState state_;
     std::int64_t skipped_in_a_row_ = 0;

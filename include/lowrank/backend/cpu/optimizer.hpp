@@ -29,7 +29,27 @@ template <class A>
 struct AdamwConstants {
     A weight1, rest1, beta2, weight2, epsilon;
     bool from_gradient; // torch.lerp starts from the nearer end
+
+    AdamwConstants(double beta1, double beta2, double epsilon)
+        : weight1(static_cast<A>(1 - beta1)),
+          rest1(static_cast<A>(beta1)),
+          beta2(static_cast<A>(beta2)),
+          weight2(static_cast<A>(1 - beta2)),
+          epsilon(static_cast<A>(epsilon)),
+          from_gradient(beta1 <= 0.5) {}
 };
+
+/// Moves the moments of some lanes by their gradient, and with them the parameter.
+template <class V, class A>
+LOWRANK_INLINE void adamw_lanes(V& parameter, V& m, V& v, V gradient, const A* scalars, const AdamwConstants<A>& c) {
+    const V g = gradient * V(scalars[adamw_clip]);
+    m = c.from_gradient ? fma(V(-c.rest1), g - m, g) : fma(V(c.weight1), g - m, m);
+    v = fma(V(c.weight2) * g, g, v * V(c.beta2));
+    const V denominator = simd::sqrt(v) / V(scalars[adamw_correction]) + V(c.epsilon);
+    // The two small changes are added first, so that the parameter is rounded once: torch rounds it twice, and the
+    // factor 1 - learning rate · weight decay besides, which in fp32 costs it several times this error.
+    parameter = parameter - fma(V(scalars[adamw_decay]), parameter, V(scalars[adamw_step_size]) * m / denominator);
+}
 
 struct AdamwKernel {
     template <int Width, class A>
@@ -48,18 +68,10 @@ struct AdamwKernel {
   private:
     template <int N, class A>
     [[gnu::always_inline]] static inline void update(A* parameter, A* m, A* v, const A* gradient, const A* scalars,
-                                                     const AdamwConstants<A>& c) {
+                                                     const AdamwConstants<A>& constants) {
         using V = simd::Vec<A, N>;
-        const V g = simd::load<V>(gradient) * V(scalars[adamw_clip]);
-        const V old_m = simd::load<V>(m);
-        const V new_m = c.from_gradient ? fma(V(-c.rest1), g - old_m, g) : fma(V(c.weight1), g - old_m, old_m);
-        const V new_v = fma(V(c.weight2) * g, g, simd::load<V>(v) * V(c.beta2));
-        const V denominator = simd::sqrt(new_v) / V(scalars[adamw_correction]) + V(c.epsilon);
-        const V p = simd::load<V>(parameter);
-        // The two small changes are added first, so that the parameter is rounded once: torch rounds it twice, and the
-        // factor 1 - learning rate · weight decay besides, which in fp32 costs it several times this error.
-        const V change = fma(V(scalars[adamw_decay]), p, V(scalars[adamw_step_size]) * new_m / denominator);
-        const V new_p = p - change;
+        V new_p = simd::load<V>(parameter), new_m = simd::load<V>(m), new_v = simd::load<V>(v);
+        adamw_lanes(new_p, new_m, new_v, simd::load<V>(gradient), scalars, constants);
         simd::store(new_m, m);
         simd::store(new_v, v);
         simd::store(new_p, parameter);
@@ -95,8 +107,7 @@ struct SquaredSumKernel {
 template <class A>
 void adamw_step(Cpu, std::int64_t n, A* parameter, A* m, A* v, const A* gradient, const A* scalars, double beta1,
                 double beta2, double epsilon) {
-    const detail::AdamwConstants<A> constants{static_cast<A>(1 - beta1), static_cast<A>(beta1),   static_cast<A>(beta2),
-                                              static_cast<A>(1 - beta2), static_cast<A>(epsilon), beta1 <= 0.5};
+    const detail::AdamwConstants<A> constants(beta1, beta2, epsilon);
     parallel_chunks(n, elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
         simd::run_for_isa<detail::AdamwKernel>(end - begin, parameter + begin, m + begin, v + begin, gradient + begin,
                                                scalars, constants);

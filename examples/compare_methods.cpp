@@ -40,7 +40,7 @@ struct Options {
 
 /// Trains as one method says, and saves what it gives into `directory`.
 examples::Outcome train(const examples::Method& method, const Options& options, const DatasetSplit& data,
-                        std::int64_t steps, double base_loss, const std::filesystem::path& directory) {
+                        std::int64_t steps, const std::filesystem::path& directory) {
     Cpu::empty_cache(); // what the method before kept for reuse is not this one's
     malloc_trim(0);
     reset_peak_memory();
@@ -66,8 +66,6 @@ examples::Outcome train(const examples::Method& method, const Options& options, 
     outcome.name = method.name;
     outcome.learning_rate = options.learning_rate * method.rate;
     outcome.trainable = count_parameters<float, Cpu>(model).trainable;
-    outcome.curve.emplace_back(0,
-                               method.quantized ? evaluate<Cpu>(model, data.eval, options.eval_batch_size) : base_loss);
     DataLoader loader(data.train, options.loader);
     AdamW<float> optimizer(examples::parameter_groups(model, outcome.learning_rate, method.loraplus_lr_ratio),
                            {.learning_rate = outcome.learning_rate, .weight_decay = 0});
@@ -75,12 +73,12 @@ examples::Outcome train(const examples::Method& method, const Options& options, 
     settings.schedule = {ScheduleKind::cosine, warmup_step_count(steps, 0, 0.1), steps};
     settings.seed = options.loader.seed;
     Trainer<float, Cpu, examples::Model> trainer(model, loader, optimizer, settings, adalora ? &*adalora : nullptr);
-    const std::int64_t every = std::max<std::int64_t>(1, steps / 10), last = std::max<std::int64_t>(1, steps / 10);
+    const std::int64_t tenth = std::max<std::int64_t>(1, steps / 10);
     for (std::int64_t step = 1; step <= steps; ++step) {
         const StepMetrics metrics = trainer.step();
         outcome.seconds += metrics.seconds;
-        outcome.train_loss += step > steps - last ? metrics.loss / static_cast<double>(last) : 0;
-        if (step % every == 0 || step == steps) {
+        outcome.train_loss += step > steps - tenth ? metrics.loss / static_cast<double>(tenth) : 0;
+        if (step % tenth == 0 || step == steps) {
             outcome.eval_loss = evaluate<Cpu>(model, data.eval, options.eval_batch_size);
             outcome.curve.emplace_back(static_cast<double>(step), outcome.eval_loss);
             examples::say(stderr, "{}: step {}/{}  loss {:.4f}  eval_loss {:.4f}\n", method.name, step, steps,
@@ -120,8 +118,8 @@ int compare(Options& options, const examples::Program& app) {
     examples::check_output(
         options.output, options.overwrite,
         {{"--model", options.model.model}, {"--data", options.data}, {"--eval-data", options.eval_data}});
-    const examples::Model base = examples::load_model(options.model);
-    examples::DataReader reader(options.choices, options.model, "", base.config);
+    std::optional<examples::Model> base = examples::load_model(options.model);
+    examples::DataReader reader(options.choices, options.model, "", base->config);
     DatasetSplit data;
     data.train = reader.read(options.data);
     if (options.eval_data.empty()) {
@@ -135,11 +133,12 @@ int compare(Options& options, const examples::Program& app) {
                                    : steps_for_epochs(DataLoader(data.train, options.loader), options.num_train_epochs);
 
     AtomicDirectory output(options.output);
-    const double base_loss = evaluate<Cpu>(base, data.eval, options.eval_batch_size);
+    const double base_loss = evaluate<Cpu>(*base, data.eval, options.eval_batch_size);
+    base.reset(); // each method's memory is counted without it
     std::vector<examples::Outcome> outcomes;
     for (const examples::Method& method : examples::all_methods(options.r, options.lora_alpha, steps)) {
         if (std::find(options.methods.begin(), options.methods.end(), method.name) != options.methods.end()) {
-            outcomes.push_back(train(method, options, data, steps, base_loss, output.path() / method.name));
+            outcomes.push_back(train(method, options, data, steps, output.path() / method.name));
         }
     }
     examples::say(stdout, "{} rows to train on, {} to evaluate on, {} steps of {} rows\n\n{}\n", data.train.size(),

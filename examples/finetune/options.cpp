@@ -41,8 +41,9 @@ lowrank::RunSettings run_settings(const FinetuneOptions& options, const Program&
           "report-to", "report-samples", "save-steps", "save-strategy", "save-total-limit", "loss-watchdog"}) {
         settings.erase(name);
     }
-    if (const std::string paged = "paged_"; options.optim.starts_with(paged)) {
-        settings["optim"] = options.optim.substr(paged.size()); // where moments lie changes nothing
+    const std::string paged = "paged_"; // where moments lie changes nothing
+    if (const std::size_t at = settings["optim"].find(paged); at != std::string::npos) {
+        settings["optim"].erase(at, paged.size());
     }
     settings["the rows of --data"] = lowrank::fingerprint(data);
     if (eval_data) {

@@ -2,7 +2,7 @@
 # Kills finetune at random moments and resumes it: the run ends with the bits of one that was never stopped.
 # usage: finetune-resume.sh PROGRAM [KILLS]
 . "$(dirname "$0")/trial.sh"
-kills=${2:-8}
+kills=${2:-10}
 
 fresh_model model
 cp "$fixtures/peft_data.jsonl" data.jsonl
@@ -54,7 +54,7 @@ while [ "$killed" -lt "$kills" ]; do
         # shellcheck disable=SC2086
         "$program" "${base[@]}" ${methods[i]} --output stopped --resume >out 2>err &
         run=$!
-        if [ "$killed" -lt "$kills" ] && [ $here -lt $(((kills + 3) / 4)) ]; then
+        if [ "$killed" -lt "$kills" ] && [ $here -lt $(((kills + ${#methods[@]} - 1) / ${#methods[@]})) ]; then
             sleep "0.$(printf %03d $((RANDOM % 600 + 20)))"
             kill -KILL $run 2>/dev/null
         fi

@@ -21,10 +21,11 @@ class ShiftedLora final : public LinearAdapter<T, D> {
   public:
     using C = compute_t<T>;
 
-    /// `lora` adds low-rank terms; `start` are the factors that it begins with, `scale` their s.
-    ShiftedLora(std::shared_ptr<LinearAdapter<T, D>> lora, LoraStart<C, D> start, double scale)
+    /// `lora` adds low-rank terms; `start` are the factors that it begins with, `scale` their s. They are copied, for
+    /// `lora` may train them where they lie.
+    ShiftedLora(std::shared_ptr<LinearAdapter<T, D>> lora, const LoraStart<C, D>& start, double scale)
         : lora_(std::move(lora)),
-          start_(std::move(start)),
+          start_{detail::clone(start.a), detail::clone(start.b)},
           scale_(scale) {}
 
     Tensor<T, D> forward(const Linear<T, D>& layer, const Tensor<T, D>& x, const Epilogue<T, D>& epilogue,

@@ -140,6 +140,7 @@ void matmul(ShiftedDevice, std::int64_t m, std::int64_t n, std::span<const Matmu
     void kernel(ShiftedDevice, const Arguments&... arguments) {                                                        \
         lowrank::kernel(Cpu{}, on_host(arguments)...);                                                                 \
     }
+LOWRANK_FORWARD(adamw_8bit_step)
 LOWRANK_FORWARD(adamw_step)
 LOWRANK_FORWARD(add_strided)
 LOWRANK_FORWARD(attention_backward)

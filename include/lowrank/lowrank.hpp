@@ -5,10 +5,12 @@
 
 #include "lowrank/adapters/dora.hpp"
 #include "lowrank/adapters/lora.hpp"
+#include "lowrank/adapters/lora_embedding.hpp"
 #include "lowrank/adapters/merge.hpp"
 #include "lowrank/adapters/named_adapters.hpp"
 #include "lowrank/adapters/named_embedding_adapters.hpp"
 #include "lowrank/adapters/qr.hpp"
+#include "lowrank/adapters/stored_values.hpp"
 #include "lowrank/autograd/backward.hpp"
 #include "lowrank/autograd/checkpoint.hpp"
 #include "lowrank/autograd/gradient_check.hpp"

@@ -120,13 +120,8 @@ int compare(Options& options, const examples::Program& app) {
         {{"--model", options.model.model}, {"--data", options.data}, {"--eval-data", options.eval_data}});
     std::optional<examples::Model> base = examples::load_model(options.model);
     examples::DataReader reader(options.choices, options.model, "", base->config);
-    DatasetSplit data;
-    data.train = reader.read(options.data);
-    if (options.eval_data.empty()) {
-        data = split_dataset(std::move(data.train), options.eval_split, options.loader.seed);
-    } else {
-        data.eval = reader.read(options.eval_data);
-    }
+    const DatasetSplit data =
+        reader.read_split(options.data, options.eval_data, options.eval_split, options.loader.seed);
     reader.check_template();
     const std::int64_t steps = options.max_steps > 0
                                    ? options.max_steps
@@ -180,12 +175,7 @@ int main(int argc, char** argv) {
     app.add_option("--num-train-epochs", o.num_train_epochs, "epochs")->check(number(0.001, 1e6));
     app.add_option("--max-steps", o.max_steps, "steps, instead of epochs; 0: epochs count")
         ->check(number<std::int64_t>(0, most));
-    app.add_option("--per-device-train-batch-size", o.loader.batch_size, "rows of a micro-batch")
-        ->check(number<std::int64_t>(1, most));
-    app.add_option("--per-device-eval-batch-size", o.eval_batch_size, "rows of a batch in evaluation")
-        ->check(number<std::int64_t>(1, most));
-    app.add_option("--gradient-accumulation-steps", o.loader.accumulation_steps, "micro-batches of a step")
-        ->check(number<std::int64_t>(1, most));
+    examples::add_batch_options(app, o.loader, o.eval_batch_size);
     app.add_option("--seed", o.loader.seed, "seed of initial factors and order")->check(number<std::uint64_t>(0));
     return app.run(argc, argv, [&] { return compare(o, app); });
 }

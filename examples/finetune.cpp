@@ -9,7 +9,6 @@ namespace {
 
 void add_options(CLI::App& app, examples::FinetuneOptions& o) {
     using examples::number;
-    constexpr std::int64_t most_rows = 1 << 30;
     examples::add_model_options(app, o.model, false);
     examples::add_dtype_option(app, o.model);
     examples::add_quantization_options(app, o.model);
@@ -40,12 +39,7 @@ void add_options(CLI::App& app, examples::FinetuneOptions& o) {
     app.add_option("--num-train-epochs", o.num_train_epochs, "epochs")->check(number(0.001, 1e6));
     app.add_option("--max-steps", o.max_steps, "steps, instead of epochs; 0: epochs count")
         ->check(number<std::int64_t>(0));
-    app.add_option("--per-device-train-batch-size", o.loader.batch_size, "rows of a micro-batch")
-        ->check(number<std::int64_t>(1, most_rows));
-    app.add_option("--per-device-eval-batch-size", o.eval_batch_size, "rows of a batch in evaluation")
-        ->check(number<std::int64_t>(1, most_rows));
-    app.add_option("--gradient-accumulation-steps", o.loader.accumulation_steps, "micro-batches of a step")
-        ->check(number<std::int64_t>(1, most_rows));
+    examples::add_batch_options(app, o.loader, o.eval_batch_size);
     app.add_option("--adam-beta1", o.adamw.beta1, "AdamW's first beta")->check(number(0.0, 1.0));
     app.add_option("--adam-beta2", o.adamw.beta2, "AdamW's second beta")->check(number(0.0, 1.0));
     app.add_option("--adam-epsilon", o.adamw.epsilon, "AdamW's epsilon")->check(number(0.0));

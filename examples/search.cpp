@@ -23,19 +23,6 @@ namespace {
 
 using Options = examples::SearchOptions;
 
-/// Training and evaluation rows.
-DatasetSplit read_data(const Options& options, examples::DataReader& reader) {
-    DatasetSplit data;
-    data.train = reader.read(options.data);
-    if (options.eval_data.empty()) {
-        data = split_dataset(std::move(data.train), options.eval_split, options.loader.seed);
-    } else {
-        data.eval = reader.read(options.eval_data);
-    }
-    reader.check_template();
-    return data;
-}
-
 /// The options in effect, without those of a pair that the other one of it displaces.
 examples::NamedValues effective_options(const Options& options, const examples::Program& app,
                                         std::vector<std::string> left_out) {
@@ -78,7 +65,9 @@ int search(Options& options, const examples::Program& app) {
         {{"--model", options.model.model}, {"--data", options.data}, {"--eval-data", options.eval_data}});
     examples::Model model = examples::load_model(options.model);
     examples::DataReader reader(options.choices, options.model, "", model.config);
-    const DatasetSplit data = read_data(options, reader);
+    const DatasetSplit data =
+        reader.read_split(options.data, options.eval_data, options.eval_split, options.loader.seed);
+    reader.check_template();
     if (options.base_dropout == "none") {
         model.set_base_dropout(0, 0, 0);
     }
@@ -168,9 +157,7 @@ void add_options(CLI::App& app, Options& o) {
     app.add_option("--base-dropout", o.base_dropout, "dropout of the base model: as its config.json says, or none")
         ->check(CLI::IsMember({"config", "none"}));
     counted("--warmup-steps", o.warmup_steps, 0, "steps in which the learning rate rises; then it is constant");
-    counted("--per-device-train-batch-size", o.loader.batch_size, 1, "rows of a micro-batch");
-    counted("--per-device-eval-batch-size", o.eval_batch_size, 1, "rows of a batch in evaluation");
-    counted("--gradient-accumulation-steps", o.loader.accumulation_steps, 1, "micro-batches of a step");
+    examples::add_batch_options(app, o.loader, o.eval_batch_size);
     app.add_option("--weight-decay", o.weight_decay, "decoupled weight decay of every trained tensor")
         ->check(number(0.0));
     app.add_option("--max-grad-norm", o.max_grad_norm, "clip gradients to this norm; 0: do not")->check(number(0.0));

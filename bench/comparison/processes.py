@@ -13,10 +13,10 @@ class Failed(Exception):
 
 
 class Ended:
-    """A process that has ended: its output, when it began (CLOCK_MONOTONIC), its seconds, its most memory in MB."""
+    """A process that has ended: its output, its seconds, its most memory in MB."""
 
-    def __init__(self, command, output, began, seconds, memory_mb):
-        self.command, self.output, self.began = command, output, began
+    def __init__(self, command, output, seconds, memory_mb):
+        self.command, self.output = command, output
         self.seconds, self.memory_mb = seconds, memory_mb
 
     def json(self):
@@ -48,7 +48,7 @@ def run(command, environment=None):
         if process.returncode != 0:
             last = "\n".join((output + err.read().decode(errors="replace")).strip().splitlines()[-15:])
             raise Failed(f"{' '.join(command)}\nended with {process.returncode}:\n{last}")
-    return Ended(" ".join(command), output, began, seconds, usage.ru_maxrss / 1e3 * 1.024)
+    return Ended(" ".join(command), output, seconds, usage.ru_maxrss / 1e3 * 1.024)
 
 
 def environment_of_python(folder, requirements):

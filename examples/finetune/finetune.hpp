@@ -119,13 +119,10 @@ int finetune(FinetuneOptions& options, const Program& app) {
     Gpt2<T> model = load_model<T>(options.model, options.trains_all_weights());
     other_memory -= resident_memory_mb();
     DataReader reader(options.choices, options.model, options.init_adapter, model.config);
-    Dataset rows = reader.read(options.data);
+    DatasetSplit split = reader.read_split(options.data, options.eval_data, options.eval_split, options.loader.seed);
+    const Dataset rows = std::move(split.train);
     std::optional<Dataset> eval_data;
-    if (!options.eval_data.empty()) {
-        eval_data = reader.read(options.eval_data);
-    } else if (options.eval_split > 0) {
-        DatasetSplit split = split_dataset(std::move(rows), options.eval_split, options.loader.seed);
-        rows = std::move(split.train);
+    if (!options.eval_data.empty() || options.eval_split > 0) {
         eval_data = std::move(split.eval);
     }
     reader.check_template();

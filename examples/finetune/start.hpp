@@ -2,6 +2,7 @@
 // data.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -80,13 +81,11 @@ lowrank::AdapterConfig start_adapter(lowrank::Gpt2<T>& model, const FinetuneOpti
             throw OptionError("--init-lora-weights loftq: expected --quantize nf4 with it");
         }
         Gpt2<T> original = load_gpt2<T>(options.model.model); // mapped; each matrix is read once
-        attach_loftq<T>(model, config, seed, [&](const std::string& path) {
-            std::shared_ptr<const Weight<Cpu>> weight;
-            for_each<Linear<T, Cpu>>(original, [&](const std::string& other, const Linear<T, Cpu>& layer) {
-                weight = other == path ? layer.weight.frozen() : weight;
-            });
-            return weight;
+        std::map<std::string, std::shared_ptr<const Weight<Cpu>>> weights;
+        for_each<Linear<T, Cpu>>(original, [&](const std::string& path, const Linear<T, Cpu>& layer) {
+            weights[path] = layer.weight.frozen();
         });
+        attach_loftq<T>(model, config, seed, [&](const std::string& path) { return weights.at(path); });
     } else {
         attach_from_base<T, Cpu>(model, config, seed);
     }

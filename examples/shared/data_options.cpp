@@ -1,5 +1,6 @@
 #include "data_options.hpp"
 
+#include <utility>
 #include <vector>
 
 #include <fmt/ranges.h>
@@ -23,6 +24,16 @@ void add_data_options(CLI::App& app, DataChoices& o) {
                    "a .txt has a prompt and its completion on each line, with this between them, such as ||");
     app.add_option("--max-seq-length", o.max_seq_length, "longest row made from text; 0: n_positions")
         ->check(number<std::int64_t>(0));
+}
+
+void add_batch_options(CLI::App& app, lowrank::LoaderOptions& loader, std::int64_t& eval_batch_size) {
+    constexpr std::int64_t most_rows = 1 << 30;
+    app.add_option("--per-device-train-batch-size", loader.batch_size, "rows of a micro-batch")
+        ->check(number<std::int64_t>(1, most_rows));
+    app.add_option("--per-device-eval-batch-size", eval_batch_size, "rows of a batch in evaluation")
+        ->check(number<std::int64_t>(1, most_rows));
+    app.add_option("--gradient-accumulation-steps", loader.accumulation_steps, "micro-batches of a step")
+        ->check(number<std::int64_t>(1, most_rows));
 }
 
 DataReader::DataReader(const DataChoices& choices, const ModelOptions& model, const std::string& adapter,
@@ -54,6 +65,18 @@ lowrank::Dataset DataReader::read(const std::string& path) {
     say(stderr, "\n");
     uses_template_ = uses_template_ || data.is_templated;
     return data;
+}
+
+lowrank::DatasetSplit DataReader::read_split(const std::string& data, const std::string& eval_data, double eval_split,
+                                             std::uint64_t seed) {
+    lowrank::DatasetSplit split;
+    split.train = read(data);
+    if (!eval_data.empty()) {
+        split.eval = read(eval_data);
+    } else if (eval_split > 0) {
+        split = lowrank::split_dataset(std::move(split.train), eval_split, seed);
+    }
+    return split;
 }
 
 void DataReader::check_template() const {

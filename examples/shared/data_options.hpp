@@ -12,6 +12,8 @@
 #include <CLI/CLI.hpp>
 
 #include "lowrank/data/load.hpp"
+#include "lowrank/data/loader.hpp"
+#include "lowrank/data/order.hpp"
 #include "lowrank/models/gpt2_config.hpp"
 #include "lowrank/text/tokenizer.hpp"
 #include "model.hpp"
@@ -29,6 +31,9 @@ struct DataChoices {
 
 void add_data_options(CLI::App& app, DataChoices& o);
 
+/// How many rows a micro-batch, an evaluation's batch and a step have.
+void add_batch_options(CLI::App& app, lowrank::LoaderOptions& loader, std::int64_t& eval_batch_size);
+
 /// Reads data files with the model's limits; the tokenizer is loaded for text only.
 class DataReader {
   public:
@@ -38,6 +43,11 @@ class DataReader {
 
     /// The rows of a file, with a line about it on standard error.
     lowrank::Dataset read(const std::string& path);
+
+    /// The rows of a training file, and those to evaluate on: of a file of their own, or where `eval_data` is empty a
+    /// part `eval_split` of the first, which trains without them. None where that is 0.
+    lowrank::DatasetSplit read_split(const std::string& data, const std::string& eval_data, double eval_split,
+                                     std::uint64_t seed);
 
     /// To be called when all files are read. A template that was asked for and has no say is a slip; markers that are
     /// no tokens are allowed, but worth a word.

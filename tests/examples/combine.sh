@@ -1,18 +1,12 @@
 #!/usr/bin/env bash
 # Tries combine: a weighted sum of adapters is the adapter that it must be.
 . "$(dirname "$0")/trial.sh"
-evaluate=$(dirname "$program")/evaluate
 
 for option in model quantize adapter weights combination-type svd-rank density majority-sign-method seed output overwrite-output-dir config; do
     "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
 done
 
 fresh_model model
-# The loss with an adapter, to four digits after the point.
-loss() { # ADAPTER
-    "$evaluate" --model model --adapter "$1" --data "$fixtures/peft_data.jsonl" >out 2>err || fail "evaluate $1"
-    grep -o 'loss [0-9]*\.[0-9]\{4\}' out
-}
 rslora=$(loss "$fixtures/peft_rslora_patterns") lora=$(loss "$fixtures/peft_lora")
 [ "$rslora" != "$lora" ] || fail "the adapters do the same"
 

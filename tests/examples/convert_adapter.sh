@@ -1,18 +1,12 @@
 #!/usr/bin/env bash
 # Tries convert_adapter: what it writes is plain LoRA that does the same.
 . "$(dirname "$0")/trial.sh"
-evaluate=$(dirname "$program")/evaluate
 
 for option in model quantize adapter rank energy bake-rslora output overwrite-output-dir config; do
     "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
 done
 
 fresh_model model
-# The loss with an adapter, to four digits after the point.
-loss() { # ADAPTER
-    "$evaluate" --model model --adapter "$1" --data "$fixtures/peft_data.jsonl" >out 2>err || fail "evaluate $1"
-    grep -o 'loss [0-9]*\.[0-9]\{4\}' out
-}
 for adapter in peft_rsdora peft_vera peft_ia3 peft_modules_to_save; do
     expect 0 "converted" --model model --adapter "$fixtures/$adapter" --rank 24 --output "full_$adapter"
     [ "$(loss "full_$adapter")" = "$(loss "$fixtures/$adapter")" ] || fail "$adapter: another loss"

@@ -56,6 +56,13 @@ fresh_model() { # TO
     } >"$1/char_vocab.json"
 }
 
+# The loss of `model` with an adapter, to four digits after the point, by the evaluate beside the program.
+loss() { # ADAPTER
+    "$(dirname "$program")/evaluate" --model model --adapter "$1" --data "$fixtures/peft_data.jsonl" >out 2>err ||
+        fail "evaluate $1"
+    grep -o 'loss [0-9]*\.[0-9]\{4\}' out
+}
+
 # Waits until a command succeeds, at most half a minute.
 until_true() { # COMMAND…
     local i

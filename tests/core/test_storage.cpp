@@ -2,7 +2,9 @@
 #include <cstdint>
 #include <cstring>
 #include <doctest/doctest.h>
+#include <fstream>
 #include <memory>
+#include <unistd.h>
 #include <vector>
 
 #include "lowrank/core/storage.hpp"
@@ -60,3 +62,21 @@ TEST_CASE("freed blocks are used again, in size classes that fit") {
     }
     Cpu::empty_cache();
 }
+
+#if !defined(__SANITIZE_ADDRESS__)
+TEST_CASE("a block of more than 32 MiB goes back to the system") {
+    const auto resident = [] { // in bytes, as the system counts
+        std::ifstream file("/proc/self/statm");
+        std::size_t size = 0, pages = 0;
+        file >> size >> pages;
+        return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    };
+    constexpr std::size_t bytes = std::size_t(48) << 20;
+    const std::size_t before = resident();
+    void* block = Cpu::allocate(bytes);
+    std::memset(block, 1, bytes);
+    CHECK(resident() >= before + bytes * 3 / 4);
+    Cpu::deallocate(block, bytes);
+    CHECK(resident() <= before + bytes / 4);
+}
+#endif

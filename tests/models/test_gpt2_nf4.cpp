@@ -1,6 +1,8 @@
 // GPT-2 in NF4: it computes what its decoded matrices compute, forward and backward, and its files are bitsandbytes'.
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 
 #include "io/temporary_directory.hpp"
@@ -61,6 +63,17 @@ std::vector<float> product_and_gradient(std::int64_t rows, const std::shared_ptr
     return both;
 }
 
+/// Numbers differ by at most `tolerance` times the largest of them.
+void check_alike(const std::vector<float>& found, const std::vector<float>& expected, float tolerance) {
+    REQUIRE(found.size() == expected.size());
+    float largest = 0, difference = 0;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        largest = std::max(largest, std::abs(expected[i]));
+        difference = std::max(difference, std::abs(found[i] - expected[i]));
+    }
+    CHECK(difference <= tolerance * largest);
+}
+
 const Nf4Parts<Cpu>& parts_of(const WeightSlot<float, Cpu>& slot) {
     const auto nf4 = nf4_weight_of(slot);
     REQUIRE(nf4 != nullptr);
@@ -104,7 +117,7 @@ const std::string c_attn = "transformer.h.0.attn.c_attn.weight";
 } // namespace
 
 TEST_CASE("NF4 computes what decoded matrices compute, forward and backward, bit for bit") {
-    // Inner sizes of which each is read in another way; a single row is, too, for it waits for memory.
+    // Inner sizes of which each is read in another way. Few rows are summed in another order where blocks are whole.
     Rng rng(2);
     for (const std::int64_t in : {33, 36, 40, 320}) {
         for (const Orientation orientation : {Orientation::out_in, Orientation::in_out}) {
@@ -112,11 +125,14 @@ TEST_CASE("NF4 computes what decoded matrices compute, forward and backward, bit
             const DenseWeight<float, Cpu> dense(random_tensor<float>(shape, rng), orientation);
             for (const Nf4Options& options : every_option) {
                 const auto nf4 = Nf4Weight<Cpu>::quantized(dense, options);
-                for (const std::int64_t rows : {1, 37}) {
+                for (const std::int64_t rows : {1, 4, 5, 37}) {
                     CAPTURE(in);
                     CAPTURE(rows);
-                    CHECK(product_and_gradient<float>(rows, nf4) == product_and_gradient<float>(rows, decoded(*nf4)));
-                    CHECK(product_and_gradient<bf16>(rows, nf4) == product_and_gradient<bf16>(rows, decoded(*nf4)));
+                    const bool is_summed_alike = in % 64 != 0 || rows > 4;
+                    check_alike(product_and_gradient<float>(rows, nf4),
+                                product_and_gradient<float>(rows, decoded(*nf4)), is_summed_alike ? 0 : 2e-6f);
+                    check_alike(product_and_gradient<bf16>(rows, nf4), product_and_gradient<bf16>(rows, decoded(*nf4)),
+                                is_summed_alike ? 0 : 8e-3f);
                 }
             }
         }
@@ -127,7 +143,8 @@ TEST_CASE("so does a model") {
     for (const char* name : {"quant_gpt2", "gpt2_untied", "gpt2_sharded"}) { // widths of 64, 40 and 36
         for (const Nf4Options& options : every_option) {
             const Gpt2<float> quantized = quantized_model(name, options), dense = decoded(quantized);
-            CHECK(logits(quantized, some_ids(1, 1)) == logits(dense, some_ids(1, 1)));
+            const bool is_summed_alike = quantized.config.n_embd % 64 != 0;
+            check_alike(logits(quantized, some_ids(1, 1)), logits(dense, some_ids(1, 1)), is_summed_alike ? 0 : 2e-6f);
             CHECK(logits(quantized, some_ids(3, 15)) == logits(dense, some_ids(3, 15)));
         }
     }

@@ -8,11 +8,13 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../simd/isas.hpp"
 #include "lowrank/io/safetensors.hpp"
 #include "lowrank/quant/nf4_decode.hpp"
+#include "lowrank/quant/nf4_dot.hpp"
 #include "lowrank/quant/nf4_quantize.hpp"
 
 using namespace lowrank;
@@ -206,6 +208,64 @@ TEST_CASE("a transposed block is what the rows hold, and nothing else is written
                 }
             }
         }
+    }
+}
+
+TEST_CASE("products of a few rows are those of the decoded numbers, each row as if alone") {
+    const std::vector<float> values = tensor<float>("random.values");
+    const auto check = [&]<class S>(std::type_identity<S>, const Quantized& q, const Nf4View& nf4, std::int64_t in) {
+        const std::int64_t outs = q.count / in - 1, row0 = 1, most = 7;
+        std::vector<float> decoded(std::size_t(q.count));
+        decode_nf4(nf4, q.count, decoded.data());
+        const auto x = [](std::int64_t row, std::int64_t i) { return float((row * 37 + i * 11) % 101) / 64 - 0.7f; };
+        for (const simd::Isa isa : all_isas()) {
+            CAPTURE(simd::name_of(isa));
+            CAPTURE(in);
+            std::vector<float> alone(std::size_t(most * outs));
+            for (const std::int64_t rows : {std::int64_t(1), std::int64_t(3), most}) {
+                std::vector<float> y(std::size_t(rows * outs)), blocks;
+                for (std::int64_t r0 = 0; r0 < most; r0 += rows) { // the rows r0 …, of which the last may be too many
+                    blocks.clear();
+                    for (std::int64_t i = 0; i < in * rows; ++i) {
+                        blocks.push_back(x(r0 + i / 64 % rows, i / (64 * rows) * 64 + i % 64));
+                    }
+                    simd::run_on_isa<detail::MultiplyNf4Rows<S>>(isa, nf4, in, row0, outs, blocks.data(), rows,
+                                                                 y.data(), outs);
+                    for (std::int64_t r = 0; r < rows && r0 + r < most; ++r) {
+                        for (std::int64_t o = 0; o < outs; ++o) {
+                            double sum = 0, size = 0;
+                            for (std::int64_t i = 0; i < in; ++i) {
+                                const double product = double(x(r0 + r, i)) * decoded[std::size_t((row0 + o) * in + i)];
+                                sum += product;
+                                size += std::abs(product);
+                            }
+                            const float found = y[std::size_t(r * outs + o)];
+                            float& of_one = alone[std::size_t((r0 + r) * outs + o)];
+                            REQUIRE(std::abs(double(found) - sum) <= 1e-6 * size);
+                            of_one = rows == 1 ? found : of_one;
+                            REQUIRE(found == of_one);
+                        }
+                    }
+                }
+            }
+        }
+    };
+    for (const std::int64_t in : {64, 192, 1344}) { // blocks: one, a few, more than there are lanes
+        std::vector<float> some(values.begin(), values.end());
+        while (some.size() < std::size_t(3 * in)) {
+            some.insert(some.end(), values.begin(), values.end());
+        }
+        some.resize(some.size() / std::size_t(in) * std::size_t(in));
+        const Quantized q = quantized_on(simd::best_isa(), some);
+        check(std::type_identity<float>(), q, q.view(DType::f32), in);
+        check(std::type_identity<bf16>(), q, q.view(DType::bf16), in);
+        check(std::type_identity<fp16>(), q, q.view(DType::f16), in);
+        const auto blocks = static_cast<std::int64_t>(q.scales.size());
+        std::vector<std::uint8_t> codes(q.scales.size());
+        std::vector<float> nested(std::size_t(nested_blocks(blocks)));
+        const float offset = quantize_scales(q.scales.data(), blocks, codes.data(), nested.data());
+        const Nf4Scales scales{nullptr, codes.data(), nested.data(), dynamic_map.data(), offset};
+        check(std::type_identity<bf16>(), q, {q.codes.data(), scales, DType::bf16}, in);
     }
 }
 

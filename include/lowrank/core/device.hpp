@@ -34,11 +34,12 @@ concept DeviceTag = std::default_initializable<D> && requires(void* p, const voi
 namespace detail {
 
 /// Freed blocks of memory kept for later requests: a training step asks for the same sizes again and again, and
-/// returning them to the system each time costs a page fault per 4 KiB. A request takes a block of its own size class,
+/// returning them to the system each time costs a page fault per 4 KiB. Beyond 32 MiB that is little beside the work on
+/// a block, and what it holds is missed elsewhere, so those are returned. A request takes a block of its own size class,
 /// or of a class up to twice as large, so that rows of varying length do not pile up blocks of every size.
 class BlockCache {
   public:
-    static constexpr std::size_t alignment = 64;
+    static constexpr std::size_t alignment = 64, most_kept = std::size_t(32) << 20;
 
     static BlockCache& instance() {
         static BlockCache* cache = new BlockCache; // never destroyed: tensors may outlive every other static
@@ -64,7 +65,7 @@ class BlockCache {
 
     void deallocate(void* block) noexcept {
         void* memory = static_cast<std::byte*>(block) - alignment;
-        if (keeps_blocks) {
+        if (keeps_blocks && bytes_of(*static_cast<std::size_t*>(memory)) <= most_kept) {
             try {
                 std::scoped_lock lock(mutex_);
                 free_[*static_cast<std::size_t*>(memory)].push_back(block);

@@ -29,8 +29,9 @@ struct TensorSource {
     std::string name;
     DType dtype;
     std::vector<std::int64_t> shape;
-    /// Called once; what it returns must stay valid until the next tensor's is called.
+    /// Called once; what it returns must stay valid until `release` is called.
     std::function<Bytes()> bytes;
+    std::function<void()> release = [] {}; ///< called when the bytes are written
 
     TensorSource(std::string name_, DType dtype_, std::vector<std::int64_t> shape_, std::function<Bytes()> bytes_)
         : name(std::move(name_)),
@@ -122,6 +123,7 @@ inline void write_safetensors(const std::filesystem::path& path, const std::vect
                                        " of shape ", json(tensor->shape).dump()));
             }
             file.write(bytes);
+            tensor->release();
         }
     });
 }

@@ -19,11 +19,13 @@ namespace detail {
 /// A tensor to write whose values are computed when their turn comes, so that one copy exists at a time.
 template <class S, class Values>
 TensorSource computed_source(const std::string& key, const Shape& shape, const Values& values) {
-    return TensorSource(key, dtype_of<S>, std::vector<std::int64_t>(shape.begin(), shape.end()),
-                        [values, kept = std::make_shared<std::vector<S>>()] {
-                            *kept = values();
-                            return std::as_bytes(std::span<const S>(*kept));
-                        });
+    const auto kept = std::make_shared<std::vector<S>>();
+    TensorSource source(key, dtype_of<S>, std::vector<std::int64_t>(shape.begin(), shape.end()), [values, kept] {
+        *kept = values();
+        return std::as_bytes(std::span<const S>(*kept));
+    });
+    source.release = [kept] { *kept = std::vector<S>(); };
+    return source;
 }
 
 /// A tensor of the host to write as it lies in memory.

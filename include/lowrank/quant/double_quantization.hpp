@@ -4,11 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "lowrank/core/parallel.hpp"
 #include "lowrank/quant/dynamic_map.hpp"
 #include "lowrank/quant/nf4.hpp"
-#include "lowrank/simd/vec.hpp"
+#include "lowrank/simd/memory.hpp"
 
 namespace lowrank {
 
@@ -36,8 +37,44 @@ struct Nf4Scales {
         return nf4_scale(plus_product(offset, nested_map[codes[block]], nested_absmax[block / nested_block]));
     }
 
+    /// The scales of the blocks that hold the numbers first, first + stride, …, in N lanes of which `count` count. A
+    /// NaN among them has no payload.
+    template <int N>
+    LOWRANK_INLINE simd::Vec<float, N> across(std::int64_t first, std::int64_t stride, std::int64_t count) const {
+        using V = simd::Vec<float, N>;
+        const Nf4Scales stored = *this; // what is written below cannot change a copy
+        float a[N] = {}, b[N] = {};
+        auto number = static_cast<std::uint64_t>(first);
+        const auto step = static_cast<std::uint64_t>(stride);
+        V scales;
+        if (stored.absmax != nullptr) {
+            for (std::int64_t i = 0; i < count; ++i, number += step) {
+                a[i] = stored.absmax[number / nf4_block];
+            }
+            scales = simd::load<V>(a);
+        } else {
+            for (std::int64_t i = 0; i < count; ++i, number += step) {
+                a[i] = stored.nested_map[stored.codes[number / nf4_block]];
+                b[i] = stored.nested_absmax[number / (nf4_block * nested_block)];
+            }
+            scales = plus_product(V(stored.offset), simd::load<V>(a), simd::load<V>(b));
+        }
+        scales = select(abs(scales) < V(std::numeric_limits<float>::min()), V(0.0f), scales);
+        return select(scales == scales, scales, V(std::numeric_limits<float>::quiet_NaN()));
+    }
+
   private:
     // offset + a·b, rounded twice: a compiler must not make one operation of it.
+    template <int N>
+    LOWRANK_INLINE static simd::Vec<float, N> plus_product(simd::Vec<float, N> offset, simd::Vec<float, N> a,
+                                                           simd::Vec<float, N> b) {
+#if defined(__clang__)
+#pragma clang fp contract(off)
+        return typename simd::Vec<float, N>::Raw{a.v * b.v + offset.v};
+#else
+        return typename simd::Vec<float, N>::Raw{__builtin_assoc_barrier(a.v * b.v) + offset.v};
+#endif
+    }
     LOWRANK_INLINE static float plus_product(float offset, float a, float b) {
 #if defined(__clang__)
 #pragma clang fp contract(off)

@@ -26,10 +26,29 @@ namespace detail {
 // Where the eight codes of four bytes, read as one number, have their lowest bit.
 inline constexpr std::uint32_t nf4_shifts[16] = {4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24};
 
-LOWRANK_INLINE std::uint32_t eight_codes(const std::uint8_t* codes) {
-    std::uint32_t bits;
-    std::memcpy(&bits, codes, sizeof bits);
-    return bits;
+/// The codes of Width numbers in the lowest bits of the lanes, whose upper bits hold others: those of part `part` of a
+/// block, whose codes begin at `codes`.
+template <int Width>
+LOWRANK_INLINE simd::Vec<float, Width> unpack_nf4(const std::uint8_t* codes, int part) {
+    using V = simd::Vec<float, Width>;
+    using naturals = typename V::naturals;
+    static_assert(Width <= 16);
+    naturals eight; // the eight codes of four bytes in eight lanes, the next eight in the others
+    if constexpr (Width == 16) {
+        using Words = typename simd::detail::InMemory<std::uint32_t, 8>::type;
+        const auto words = *reinterpret_cast<const Words*>(codes);
+        eight = part == 0   ? __builtin_shufflevector(words, words, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
+                : part == 1 ? __builtin_shufflevector(words, words, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3)
+                : part == 2 ? __builtin_shufflevector(words, words, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5)
+                            : __builtin_shufflevector(words, words, 6, 6, 6, 6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7);
+    } else {
+        std::uint32_t word;
+        std::memcpy(&word, codes + part * Width / 8 * 4, sizeof word);
+        eight = LOWRANK_BROADCAST(word - naturals{});
+    }
+    const auto shifts = *reinterpret_cast<const typename simd::detail::InMemory<std::uint32_t, Width>::type*>(
+        nf4_shifts + part * Width % 8);
+    return V::from_bits(eight >> (naturals)shifts);
 }
 
 /// Stores numbers that are exact in T.
@@ -63,56 +82,41 @@ struct DecodeNf4Rows {
     LOWRANK_INLINE static void decode(const Nf4View& nf4, const Nf4Table<Width>& unscaled, std::int64_t begin,
                                       std::int64_t end, T* out) {
         while (begin < end) {
-            const std::int64_t block = begin / nf4_block, stop = std::min(end, (block + 1) * nf4_block);
-            Nf4Table<Width> table = unscaled.template scaled<S>(nf4.scales[block]);
-            if constexpr (std::same_as<T, bf16> && !std::same_as<S, bf16>) {
-                for (auto& part : table.part) {
-                    part = round_to<bf16>(part);
+            const std::int64_t rest = end - begin;
+            float scales[Width];
+            if (begin % nf4_block == 0 && rest >= nf4_block) {
+                const std::int64_t blocks = std::min<std::int64_t>(Width, rest / nf4_block);
+                simd::store(nf4.scales.across<Width>(begin, nf4_block, blocks), scales);
+                for (std::int64_t b = 0; b < blocks; ++b, begin += nf4_block, out += nf4_block) {
+                    const Nf4Table<Width> table = table_for<S, T>(unscaled, scales[b]);
+                    const std::uint8_t* codes = nf4.codes + static_cast<std::uint64_t>(begin) / 2;
+#pragma GCC unroll 4
+                    for (int part = 0; part < nf4_block / Width; ++part) {
+                        store_exact(table[unpack_nf4<Width>(codes, part)], out + part * Width);
+                    }
                 }
+            } else {
+                const std::int64_t count = std::min(rest, nf4_block - begin % nf4_block);
+                simd::store(nf4.scales.across<Width>(begin, 0, 1), scales);
+                float values[16];
+                table_for<S, T>(unscaled, scales[0]).store(values);
+                for (std::int64_t i = begin; i < begin + count; ++i) {
+                    *out++ = static_cast<T>(values[i % 2 == 0 ? nf4.codes[i / 2] >> 4 : nf4.codes[i / 2] & 15]);
+                }
+                begin += count;
             }
-            out = decode_block(nf4.codes, table, begin, stop, out);
-            begin = stop;
         }
     }
 
-    // Numbers begin … end-1, of one block. Returns where the next one goes.
-    template <int Width, class T>
-    LOWRANK_INLINE static T* decode_block(const std::uint8_t* codes, const Nf4Table<Width>& table, std::int64_t begin,
-                                          std::int64_t end, T* out) {
-        using V = simd::Vec<float, Width>;
-        using naturals = typename V::naturals;
-        std::int64_t i = begin;
-        if constexpr (Width >= 8) {
-            if (i % 2 == 0) {
-                const naturals shifts =
-                    *reinterpret_cast<const typename simd::detail::InMemory<std::uint32_t, Width>::type*>(nf4_shifts);
-                for (; i + Width <= end; i += Width, out += Width) {
-                    const V bits = spread<Width>(codes + i / 2);
-                    store_exact(table[V::from_bits((naturals)bits.v >> shifts)], out);
-                }
-                if (i == end) {
-                    return out;
-                }
+    template <class Rounded, class T, int Width>
+    LOWRANK_INLINE static Nf4Table<Width> table_for(const Nf4Table<Width>& unscaled, float scale) {
+        Nf4Table<Width> table = unscaled.template scaled<Rounded>(scale);
+        if constexpr (std::same_as<T, bf16> && !std::same_as<Rounded, bf16>) {
+            for (auto& part : table.part) {
+                part = round_to<bf16>(part);
             }
         }
-        float values[16];
-        table.store(values);
-        for (; i < end; ++i) {
-            *out++ = static_cast<T>(values[i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15]);
-        }
-        return out;
-    }
-
-    // Each four bytes, eight codes, in eight lanes.
-    template <int Width>
-    LOWRANK_INLINE static simd::Vec<float, Width> spread(const std::uint8_t* codes) {
-        using Eight = simd::Vec<float, 8>;
-        const Eight low = Eight::from_bits(LOWRANK_BROADCAST(eight_codes(codes) - typename Eight::naturals{}));
-        if constexpr (Width == 8) {
-            return low;
-        } else {
-            return join(low, Eight::from_bits(LOWRANK_BROADCAST(eight_codes(codes + 4) - typename Eight::naturals{})));
-        }
+        return table;
     }
 };
 
@@ -144,11 +148,7 @@ struct DecodeNf4Columns {
         V scales(0.0f);
         for (std::int64_t i = 0; i < in_count; i += 8, to += 8 * stride) {
             if (i == 0 || in % nf4_block != 0 || (in0 + i) % nf4_block == 0) { // other blocks begin
-                float values[Width] = {};
-                for (std::int64_t o = 0; o < out_count; ++o) {
-                    values[o] = nf4.scales[((out0 + o) * in + in0 + i) / nf4_block];
-                }
-                scales = simd::load<V>(values);
+                scales = nf4.scales.across<Width>(out0 * in + in0 + i, in, out_count);
             }
             if (out_count == Width && i + 8 <= in_count) {
 #pragma GCC unroll 8
@@ -167,10 +167,10 @@ struct DecodeNf4Columns {
     LOWRANK_INLINE static simd::Vec<float, Width> number(const Nf4Table<Width>& table, simd::Vec<float, Width> codes,
                                                          int t, simd::Vec<float, Width> scales) {
         using V = simd::Vec<float, Width>;
-        return round_to<S>(table[V::from_bits((typename V::naturals)codes.v >> nf4_shifts[t])] * scales);
+        return round_product_to<S>(table[V::from_bits((typename V::naturals)codes.v >> nf4_shifts[t])] * scales);
     }
 
-    // Row r of the codes, `words` times four bytes, as the lanes of codes[r].
+    // Row r of the codes, `words` times four bytes, as the lanes of codes[r]. What lies behind them is wanted next.
     template <int Width>
     LOWRANK_INLINE static void load_codes(const std::uint8_t* from, std::int64_t stride, std::int64_t rows,
                                           std::int64_t words, simd::Vec<float, Width> (&codes)[Width]) {
@@ -178,8 +178,11 @@ struct DecodeNf4Columns {
         using Words = typename simd::detail::InMemory<std::uint32_t, Width>::type;
         for (std::int64_t r = 0; r < Width; ++r, from += stride) {
             Words row = {};
-            if (r < rows) {
-                std::memcpy(&row, from, words == Width ? sizeof row : static_cast<std::size_t>(words) * 4);
+            if (r < rows && words == Width) { // by a size that the compiler knows: one load
+                std::memcpy(&row, from, sizeof row);
+                __builtin_prefetch(from + sizeof row, 0, 2);
+            } else if (r < rows) {
+                std::memcpy(&row, from, static_cast<std::size_t>(words) * 4);
             }
             codes[r] = V::from_bits((typename V::naturals)row);
         }

@@ -40,15 +40,21 @@ LOWRANK_INLINE Vec<float, N> from_half(Vec<float, N> half) {
     return V::from_bits(((naturals)finite.v ^ value) | ((bits & 0x8000u) << 16));
 }
 
-// The bits of float lanes rounded to bf16: to nearest, ties to even; NaN stays NaN.
+// The bits of float lanes rounded to bf16: to nearest, ties to even. A NaN must have no payload.
+template <int N>
+LOWRANK_INLINE Vec<float, N> round_plain_to_bf16(Vec<float, N> x) {
+    using V = Vec<float, N>;
+    const auto bits = (typename V::naturals)x.v;
+    return V::from_bits(bits + (0x7fffu + ((bits >> 16) & 1u)));
+}
+
+// The same of any lanes; NaN stays NaN.
 template <int N>
 LOWRANK_INLINE Vec<float, N> round_to_bf16(Vec<float, N> x) {
     using V = Vec<float, N>;
     using naturals = typename V::naturals;
-    const naturals bits = (naturals)x.v;
-    const naturals rounded = bits + (0x7fffu + ((bits >> 16) & 1u));
-    const naturals quiet = bits | 0x400000u;
-    return select(x == x, V::from_bits(rounded), V::from_bits(quiet));
+    const naturals quiet = (naturals)x.v | 0x400000u;
+    return select(x == x, round_plain_to_bf16(x), V::from_bits(quiet));
 }
 
 } // namespace detail

@@ -9,6 +9,7 @@
 
 #include "lowrank/core/parallel.hpp"
 #include "lowrank/quant/nf4_decode.hpp"
+#include "lowrank/quant/nf4_dot.hpp"
 #include "lowrank/quant/nf4_quantize.hpp"
 #include "lowrank/tensor/weight.hpp"
 
@@ -99,6 +100,25 @@ class Nf4Weight<Cpu> final : public Weight<Cpu> {
     using Weight<Cpu>::read; // into double: through float
     void read(const WeightBlock& block, float* destination) const override { decode(block, destination); }
     void read(const WeightBlock& block, bf16* destination) const override { decode(block, destination); }
+
+    /// Up to four rows of x: there each of the codes is read once and decoded in registers. More are faster in blocks.
+    bool multiply_rows(const float* x, std::int64_t rows, float* y) const override {
+        if (rows > 4 || in() % nf4_block != 0) {
+            return false;
+        }
+        std::vector<float> blocks(static_cast<std::size_t>(rows * in())); // the rows of a block side by side
+        for (std::int64_t i = 0; i < in(); i += nf4_block) {
+            for (std::int64_t r = 0; r < rows; ++r) {
+                std::copy_n(x + r * in() + i, nf4_block, blocks.data() + i * rows + r * nf4_block);
+            }
+        }
+        detail::with_nf4_type(parts_.type, [&]<class S>(std::type_identity<S>) {
+            parallel_chunks(out(), 64, [&](std::int64_t begin, std::int64_t end) {
+                multiply_nf4_rows<S>(view_, in(), begin, end - begin, blocks.data(), rows, y + begin, out());
+            });
+        });
+        return true;
+    }
 
   private:
     template <class T>

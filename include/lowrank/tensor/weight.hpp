@@ -100,6 +100,10 @@ class Weight<Cpu> : public WeightInfo {
     /// A hint that the block will be read soon: strides and destination do not matter. By default nothing happens.
     virtual void prefetch(const WeightBlock&) const {}
 
+    /// y[r · out + o] = x[r, :] · W[o, :] for a few rows of x [rows, in], where the storage does that faster by itself
+    /// than by the blocks that it is read in. By default it does not: false, and nothing is written.
+    virtual bool multiply_rows(const float* /*x*/, std::int64_t /*rows*/, float* /*y*/) const { return false; }
+
     /// ‖W[o, :]‖² for every output o, summed in double. Shape [out].
     std::vector<double> row_norms_squared() const {
         constexpr std::int64_t outs = 256, ins = 8; // of a block of 16 KiB

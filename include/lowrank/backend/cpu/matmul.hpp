@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "lowrank/backend/cpu/matmul_epilogue.hpp"
 #include "lowrank/backend/cpu/matmul_tile.hpp"
@@ -26,6 +27,7 @@ struct MatmulBlocks {
     std::int64_t rows = 0;          // rows of a task
     std::int64_t k = 0;             // steps of k between visits of the sums
     std::int64_t cached_rows = 0;   // rows of it whose sums stay in the cache over all of k
+    bool keeps_b = false;           // B stays packed, over all of k, for the rows behind these
     bool by_rows = false;           // B's rows are read in long runs, a few at a time
 
     /// For a product of m rows, n columns and k steps. Each task packs its panels, so a task has many rows; but there
@@ -41,6 +43,7 @@ struct MatmulBlocks {
             pieces(m, most_rows), std::min(pieces(3 * num_threads(), pieces(n, blocks.group)), strips / least_strips));
         blocks.rows = pieces(strips, tasks) * blocks.tile_rows;
         blocks.cached_rows = std::min(blocks.rows, most_cached_strips * blocks.tile_rows);
+        blocks.keeps_b = blocks.rows > blocks.cached_rows;
         blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most_k)));
         if (strips == 1 && b_has_contiguous_rows) {
             blocks.by_rows = true;
@@ -62,6 +65,7 @@ struct MatmulTasks {
     std::int64_t first, k; // steps first … first + k - 1 of all segments one after the other
     std::span<const MatmulSegment<T, Cpu>> segments;
     MatmulBlocks blocks;
+    const C* initial;  // [m, n]: where the sums begin; null: at zero
     const C* packed_a; // strips of tile-rows rows, each k × tile-rows
     Out* out;          // [m, n], row-major
     MatmulEpilogue<T, Out> epilogue;
@@ -151,7 +155,7 @@ struct MultiplyBlock {
             std::int64_t k0 = 0;
             do { // once without any k, too: the empty sum
                 const std::int64_t k = std::min(blocks.k, problem.k - k0);
-                C* block = packed_b + (blocks.by_rows ? 0 : k0 * panels * panel);
+                C* block = packed_b + (blocks.keeps_b ? k0 * panels * panel : 0);
                 if (blocks.by_rows) {
                     problem.pack(k0, k, column0, columns, b_stride, block);
                 } else if (r0 == 0) {
@@ -172,12 +176,17 @@ struct MultiplyBlock {
                         const C* a = problem.packed_a + (row0 + r) * problem.k + k0 * tile_rows;
                         C* c = sums + (is_single ? 0 : p * blocks.cached_rows + (r - r0) * panel);
                         const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
+                        const bool adds = k0 != 0 || problem.initial != nullptr;
+                        for (std::int64_t i = 0; k0 == 0 && adds && i < count; ++i) {
+                            std::copy_n(problem.initial + (row0 + r + i) * problem.n + column0 + p, width,
+                                        c + i * panel);
+                        }
                         if (width <= lanes) {
-                            multiply_strip<C, Width, 1>(count, a, b, b_stride, c, k, k0 != 0);
+                            multiply_strip<C, Width, 1>(count, a, b, b_stride, c, k, adds);
                         } else if (width <= 2 * lanes) {
-                            multiply_strip<C, Width, 2>(count, a, b, b_stride, c, k, k0 != 0);
+                            multiply_strip<C, Width, 2>(count, a, b, b_stride, c, k, adds);
                         } else {
-                            multiply_strip<C, Width, vectors>(count, a, b, b_stride, c, k, k0 != 0);
+                            multiply_strip<C, Width, vectors>(count, a, b, b_stride, c, k, adds);
                         }
                         if (is_last) {
                             for (std::int64_t i = 0; i < count; ++i) {
@@ -223,7 +232,7 @@ void multiply(MatmulTasks<T, Out> problem) {
     const std::int64_t row_blocks = MatmulBlocks::pieces(problem.m, blocks.rows);
     const std::int64_t groups = MatmulBlocks::pieces(problem.n, blocks.group);
     const std::int64_t sums_of_task = (problem.k <= blocks.k ? blocks.tile_rows : blocks.cached_rows) * blocks.group;
-    const std::int64_t packed_b_of_task = (blocks.by_rows ? blocks.k : problem.k) * blocks.group;
+    const std::int64_t packed_b_of_task = (blocks.keeps_b ? problem.k : blocks.k) * blocks.group;
     parallel_for(row_blocks * groups, [&](std::int64_t task) {
         const std::int64_t next = task + num_threads(); // of this thread, when all tasks take the same time
         auto scratch = Storage<Cpu>::allocate(static_cast<std::size_t>(sums_of_task + packed_b_of_task) * sizeof(C));
@@ -231,6 +240,25 @@ void multiply(MatmulTasks<T, Out> problem) {
         simd::run_for_isa<MultiplyBlock>(problem, task % row_blocks * blocks.rows, task / row_blocks * blocks.group,
                                          next / row_blocks * blocks.group, sums, sums + sums_of_task);
     });
+}
+
+/// Whether a weight forms the products of a few rows by itself: then they are in `products` [m, n].
+template <class T>
+bool multiply_stored(std::int64_t m, std::int64_t n, const MatmulSegment<T, Cpu>& segment,
+                     std::vector<compute_t<T>>& products) {
+    constexpr std::int64_t few = 16; // more rows than any storage takes
+    if constexpr (std::same_as<compute_t<T>, float>) {
+        if (m <= few && segment.b.weight != nullptr && !segment.b.transposed && segment.scale == 1.0f) {
+            std::vector<float> x(static_cast<std::size_t>(m * segment.k));
+            read_block(segment.a, 0, m, 0, segment.k, x.data(), segment.k);
+            products.resize(static_cast<std::size_t>(m * n));
+            if (segment.b.weight->multiply_rows(x.data(), m, products.data())) {
+                return true;
+            }
+            products.clear();
+        }
+    }
+    return false;
 }
 
 } // namespace detail
@@ -248,6 +276,12 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     for (const MatmulSegment<T, Cpu>& segment : segments) {
         k += segment.k;
     }
+    // The products with the first of them, where its weight forms them by itself.
+    std::vector<C> initial;
+    if (!segments.empty() && detail::multiply_stored(m, n, segments.front(), initial)) {
+        k -= segments.front().k;
+        segments = segments.subspan(1);
+    }
     // The packed left factor of a very long inner dimension, such as a vocabulary, would be as large as the factor.
     constexpr std::int64_t long_k = 8192;
     const bool can_add = std::same_as<Out, C> && epilogue.is_plain();
@@ -256,11 +290,13 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     const bool b_by_rows = !segments.empty() && detail::rows_are_contiguous(segments.front().b);
     const int width = simd::width_of(simd::active_isa());
     MatmulEpilogue<T, Out> e = epilogue;
+    const C* sums = initial.empty() ? nullptr : initial.data();
     std::int64_t first = 0;
     do { // once without any k, too
         const std::int64_t steps = std::min(step, k - first);
         const auto blocks = detail::MatmulBlocks::of<C>(width, m, n, steps, b_by_rows);
-        detail::multiply(detail::MatmulTasks<T, Out>{m, n, first, steps, segments, blocks, nullptr, out, e});
+        detail::multiply(detail::MatmulTasks<T, Out>{m, n, first, steps, segments, blocks, sums, nullptr, out, e});
+        sums = nullptr;
         e.accumulate = true;
         first += steps;
     } while (first < k);

@@ -35,8 +35,8 @@ namespace detail {
 
 /// Freed blocks of memory kept for later requests: a training step asks for the same sizes again and again, and
 /// returning them to the system each time costs a page fault per 4 KiB. Beyond 32 MiB that is little beside the work on
-/// a block, and what it holds is missed elsewhere, so those are returned. A request takes a block of its own size class,
-/// or of a class up to twice as large, so that rows of varying length do not pile up blocks of every size.
+/// a block, and what it holds is missed elsewhere, so those are returned. A request takes a block of its own size
+/// class, or of a class up to twice as large, so that rows of varying length do not pile up blocks of every size.
 class BlockCache {
   public:
     static constexpr std::size_t alignment = 64, most_kept = std::size_t(32) << 20;

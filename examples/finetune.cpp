@@ -1,4 +1,4 @@
-// finetune: trains a LoRA, rsLoRA or DoRA adapter, or all weights, of a GPT-2 on a data file.
+// finetune: trains an adapter of any method, or all weights, of a GPT-2 on a data file.
 
 #include <fmt/core.h>
 
@@ -56,7 +56,7 @@ void add_options(CLI::App& app, examples::FinetuneOptions& o) {
 } // namespace
 
 int main(int argc, char** argv) {
-    examples::Program app("Fine-tunes a GPT-2: a LoRA, rsLoRA or DoRA adapter that PEFT opens, or all weights.");
+    examples::Program app("Fine-tunes a GPT-2: an adapter (LoRA, DoRA, VeRA and others) that PEFT opens, or all weights.");
     examples::FinetuneOptions options;
     add_options(app, options);
     return app.run(argc, argv, [&] {

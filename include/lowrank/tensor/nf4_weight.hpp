@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -33,9 +34,11 @@ struct Nf4Parts {
 template <DeviceTag D>
 class Nf4Weight;
 
-/// On the host it decodes the blocks that it is asked for; nothing decoded is kept.
-template <>
-class Nf4Weight<Cpu> final : public Weight<Cpu> {
+/// On the host it decodes the blocks that it is asked for; nothing decoded is kept. A template, so that a program which
+/// has no NF4 compiles none of it: compilers guess the target of a virtual call.
+template <DeviceTag D>
+requires std::same_as<D, Cpu>
+class Nf4Weight<D> final : public Weight<Cpu> {
   public:
     /// Throws ShapeError where the parts are not those of a matrix [out, in], OptionError for another type.
     Nf4Weight(Nf4Parts<Cpu> parts, std::int64_t out, std::int64_t in, Orientation orientation)

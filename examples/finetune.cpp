@@ -56,7 +56,8 @@ void add_options(CLI::App& app, examples::FinetuneOptions& o) {
 } // namespace
 
 int main(int argc, char** argv) {
-    examples::Program app("Fine-tunes a GPT-2: an adapter (LoRA, DoRA, VeRA and others) that PEFT opens, or all weights.");
+    examples::Program app(
+        "Fine-tunes a GPT-2: an adapter (LoRA, DoRA, VeRA and others) that PEFT opens, or all weights.");
     examples::FinetuneOptions options;
     add_options(app, options);
     return app.run(argc, argv, [&] {

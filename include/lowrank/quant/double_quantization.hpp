@@ -30,12 +30,7 @@ struct Nf4Scales {
     float offset = 0;
 
     /// The scale of a block.
-    LOWRANK_INLINE float operator[](std::int64_t block) const {
-        if (absmax != nullptr) {
-            return nf4_scale(absmax[block]);
-        }
-        return nf4_scale(plus_product(offset, nested_map[codes[block]], nested_absmax[block / nested_block]));
-    }
+    LOWRANK_INLINE float operator[](std::int64_t block) const { return across<4>(block * nf4_block, 0, 1)[0]; }
 
     /// The scales of the blocks that hold the numbers first, first + stride, …, in N lanes of which `count` count. A
     /// NaN among them has no payload.
@@ -73,14 +68,6 @@ struct Nf4Scales {
         return typename simd::Vec<float, N>::Raw{a.v * b.v + offset.v};
 #else
         return typename simd::Vec<float, N>::Raw{__builtin_assoc_barrier(a.v * b.v) + offset.v};
-#endif
-    }
-    LOWRANK_INLINE static float plus_product(float offset, float a, float b) {
-#if defined(__clang__)
-#pragma clang fp contract(off)
-        return a * b + offset;
-#else
-        return __builtin_assoc_barrier(a * b) + offset;
 #endif
     }
 };

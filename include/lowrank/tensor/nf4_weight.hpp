@@ -104,11 +104,9 @@ class Nf4Weight<D> final : public Weight<Cpu> {
     void read(const WeightBlock& block, float* destination) const override { decode(block, destination); }
     void read(const WeightBlock& block, bf16* destination) const override { decode(block, destination); }
 
-    /// Up to four rows of x: there each of the codes is read once and decoded in registers. More are faster in blocks.
-    bool multiply_rows(const float* x, std::int64_t rows, float* y) const override {
-        if (rows > 4 || in() % nf4_block != 0) {
-            return false;
-        }
+    /// Four rows: there each of the codes is read once and decoded in registers. More are faster in blocks.
+    std::int64_t most_rows() const override { return in() % nf4_block == 0 ? 4 : 0; }
+    void multiply_rows(const float* x, std::int64_t rows, float* y) const override {
         std::vector<float> blocks(static_cast<std::size_t>(rows * in())); // the rows of a block side by side
         for (std::int64_t i = 0; i < in(); i += nf4_block) {
             for (std::int64_t r = 0; r < rows; ++r) {
@@ -120,7 +118,6 @@ class Nf4Weight<D> final : public Weight<Cpu> {
                 multiply_nf4_rows<S>(view_, in(), begin, end - begin, blocks.data(), rows, y + begin, out());
             });
         });
-        return true;
     }
 
   private:

@@ -100,13 +100,14 @@ class Weight<Cpu> : public WeightInfo {
     /// A hint that the block will be read soon: strides and destination do not matter. By default nothing happens.
     virtual void prefetch(const WeightBlock&) const {}
 
-    /// y[r · out + o] = x[r, :] · W[o, :] for a few rows of x [rows, in], where the storage does that faster by itself
-    /// than by the blocks that it is read in. By default it does not: false, and nothing is written.
-    virtual bool multiply_rows(const float* /*x*/, std::int64_t /*rows*/, float* /*y*/) const { return false; }
+    /// Up to how many rows of x the storage is faster by `multiply_rows` than by the blocks that it is read in.
+    virtual std::int64_t most_rows() const { return 0; }
+    /// y[r · out + o] = x[r, :] · W[o, :] for x [rows, in], of at most `most_rows()` rows.
+    virtual void multiply_rows(const float* /*x*/, std::int64_t /*rows*/, float* /*y*/) const {}
 
     /// ‖W[o, :]‖² for every output o, summed in double. Shape [out].
     std::vector<double> row_norms_squared() const {
-        constexpr std::int64_t outs = 256, ins = 8; // of a block of 16 KiB
+        constexpr std::int64_t outs = 192, ins = 8; // of a block of 12 KiB
         std::vector<double> norms(static_cast<std::size_t>(out()));
         parallel_chunks(out(), outs, [&](std::int64_t begin, std::int64_t end) {
             std::array<double, outs * ins> block{}; // columns that no row of W has stay zero

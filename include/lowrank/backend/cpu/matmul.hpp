@@ -242,23 +242,20 @@ void multiply(MatmulTasks<T, Out> problem) {
     });
 }
 
-/// Whether a weight forms the products of a few rows by itself: then they are in `products` [m, n].
+/// The products [m, n] of a few rows with a weight that forms them by itself; empty where it does not.
 template <class T>
-bool multiply_stored(std::int64_t m, std::int64_t n, const MatmulSegment<T, Cpu>& segment,
-                     std::vector<compute_t<T>>& products) {
-    constexpr std::int64_t few = 16; // more rows than any storage takes
+std::vector<compute_t<T>> multiply_stored(std::int64_t m, std::int64_t n, const MatmulSegment<T, Cpu>& segment) {
+    std::vector<compute_t<T>> products;
     if constexpr (std::same_as<compute_t<T>, float>) {
-        if (m <= few && segment.b.weight != nullptr && !segment.b.transposed && segment.scale == 1.0f) {
+        const Weight<Cpu>* weight = segment.b.weight;
+        if (weight != nullptr && !segment.b.transposed && segment.scale == 1.0f && m <= weight->most_rows()) {
             std::vector<float> x(static_cast<std::size_t>(m * segment.k));
             read_block(segment.a, 0, m, 0, segment.k, x.data(), segment.k);
             products.resize(static_cast<std::size_t>(m * n));
-            if (segment.b.weight->multiply_rows(x.data(), m, products.data())) {
-                return true;
-            }
-            products.clear();
+            weight->multiply_rows(x.data(), m, products.data());
         }
     }
-    return false;
+    return products;
 }
 
 } // namespace detail
@@ -278,7 +275,12 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     }
     // The products with the first of them, where its weight forms them by itself.
     std::vector<C> initial;
-    if (!segments.empty() && detail::multiply_stored(m, n, segments.front(), initial)) {
+    if (!segments.empty()) {
+        initial = detail::multiply_stored(m, n, segments.front());
+    }
+    const C* sums = nullptr;
+    if (!initial.empty()) {
+        sums = initial.data();
         k -= segments.front().k;
         segments = segments.subspan(1);
     }
@@ -290,7 +292,6 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     const bool b_by_rows = !segments.empty() && detail::rows_are_contiguous(segments.front().b);
     const int width = simd::width_of(simd::active_isa());
     MatmulEpilogue<T, Out> e = epilogue;
-    const C* sums = initial.empty() ? nullptr : initial.data();
     std::int64_t first = 0;
     do { // once without any k, too
         const std::int64_t steps = std::min(step, k - first);

@@ -102,10 +102,10 @@ TrainingMemory training_memory(Gpt2<T, D>& model, std::int64_t rows, std::int64_
     memory.activations = tokens * (kept + 2 * row); // the final norm's input, and the gradient of its result
 
     // The backward pass through an MLP: gradients of its hidden layer before and behind the activation, a few rows,
-    // that of qkv; and a product's left factor, packed. The head: a chunk of logits, once more as such a factor.
+    // that of qkv; and a product's left factor, packed. The head: a chunk of logits and the rows that they are of.
     const auto packed = static_cast<double>(std::max(config.n_inner, 3 * config.n_embd) * sizeof(C));
     const std::int64_t chunk = detail::lm_head_rows<T>(rows * length, config.vocab_size);
-    const auto head = static_cast<double>(2 * chunk * (config.vocab_size + config.n_embd) * std::int64_t(sizeof(C)));
+    const auto head = static_cast<double>(chunk * (config.vocab_size + 2 * config.n_embd) * std::int64_t(sizeof(C)));
     memory.transient = tokens * (2 * inner + 7 * row + packed) + head + 2 * largest;
     return memory;
 }

@@ -27,6 +27,17 @@ std::int64_t lm_head_rows(std::int64_t count, std::int64_t vocabulary) {
     return chunks == 0 ? 0 : (count + chunks - 1) / chunks;
 }
 
+/// Returns what a device keeps for reuse: blocks of the layers are of no use to a large chunk of logits, nor are its
+/// blocks to them, and both together would be the most memory that a step takes.
+template <DeviceTag D>
+void empty_cache(bool is_large) {
+    if constexpr (requires { D::empty_cache(); }) {
+        if (is_large) {
+            D::empty_cache();
+        }
+    }
+}
+
 } // namespace detail
 
 /// The sum over supervised rows of -log softmax(x·Wᵀ)[label], for x [rows, width], W [vocabulary, width] and labels
@@ -67,35 +78,40 @@ Tensor<compute_t<T>, D> lm_head_loss(const Tensor<T, D>& input, const WeightSlot
         dw = Tensor<C, D>::zeros(weight.stored_shape());
     }
     const std::int64_t chunk = detail::lm_head_rows<T>(count, vocabulary);
-    Tensor<C, D> rows = Tensor<C, D>::empty({chunk, width}), drows = Tensor<C, D>::empty({chunk, width});
-    Tensor<C, D> logits = Tensor<C, D>::empty({chunk, vocabulary});
+    const bool is_large = chunk * vocabulary * std::int64_t(sizeof(C)) > std::int64_t(32) << 20;
     Tensor<double, D> losses = Tensor<double, D>::zeros({count});
-    using Segment = MatmulSegment<C, D>;
-    const auto multiply = [](std::int64_t m, std::int64_t n, const Segment& segment, C* out, bool accumulate) {
-        MatmulEpilogue<C> epilogue;
-        epilogue.accumulate = accumulate;
-        matmul(D{}, m, n, std::span(&segment, 1), out, epilogue);
-    };
-    for (std::int64_t begin = 0; begin < count; begin += chunk) {
-        const std::int64_t n = std::min(chunk, count - begin);
-        gather_rows(D{}, n, width, index.data() + begin, x.data(), rows.mutable_data());
-        const MatrixView<C> row_view = matrix(rows.data(), width);
-        multiply(n, vocabulary, {row_view, {weight, false}, width}, logits.mutable_data(), false);
-        // From here on the memory of the logits holds their gradient.
-        C* values = logits.mutable_data();
-        cross_entropy_rows(D{}, n, vocabulary, static_cast<const C*>(values), target.data() + begin,
-                           losses.mutable_data() + begin, ex || ew ? values : nullptr);
-        const MatrixView<C> dlogits = matrix(logits.data(), vocabulary);
-        if (ex) {
-            multiply(n, width, {dlogits, {weight, true}, vocabulary}, drows.mutable_data(), false);
-            scatter_rows(D{}, n, width, index.data() + begin, drows.data(), dx.mutable_data());
-        }
-        if (ew && weight.orientation() == Orientation::out_in) {
-            multiply(vocabulary, width, {dlogits.transposed(), {row_view}, n}, dw.mutable_data(), true);
-        } else if (ew) {
-            multiply(width, vocabulary, {row_view.transposed(), {dlogits}, n}, dw.mutable_data(), true);
+    detail::empty_cache<D>(is_large);
+    {
+        Tensor<C, D> rows = Tensor<C, D>::empty({chunk, width}), drows = Tensor<C, D>::empty({chunk, width});
+        Tensor<C, D> logits = Tensor<C, D>::empty({chunk, vocabulary});
+        using Segment = MatmulSegment<C, D>;
+        const auto multiply = [](std::int64_t m, std::int64_t n, const Segment& segment, C* out, bool accumulate) {
+            MatmulEpilogue<C> epilogue;
+            epilogue.accumulate = accumulate;
+            matmul(D{}, m, n, std::span(&segment, 1), out, epilogue);
+        };
+        for (std::int64_t begin = 0; begin < count; begin += chunk) {
+            const std::int64_t n = std::min(chunk, count - begin);
+            gather_rows(D{}, n, width, index.data() + begin, x.data(), rows.mutable_data());
+            const MatrixView<C> row_view = matrix(rows.data(), width);
+            multiply(n, vocabulary, {row_view, {weight, false}, width}, logits.mutable_data(), false);
+            // From here on the memory of the logits holds their gradient.
+            C* values = logits.mutable_data();
+            cross_entropy_rows(D{}, n, vocabulary, static_cast<const C*>(values), target.data() + begin,
+                               losses.mutable_data() + begin, ex || ew ? values : nullptr);
+            const MatrixView<C> dlogits = matrix(logits.data(), vocabulary);
+            if (ex) {
+                multiply(n, width, {dlogits, {weight, true}, vocabulary}, drows.mutable_data(), false);
+                scatter_rows(D{}, n, width, index.data() + begin, drows.data(), dx.mutable_data());
+            }
+            if (ew && weight.orientation() == Orientation::out_in) {
+                multiply(vocabulary, width, {dlogits.transposed(), {row_view}, n}, dw.mutable_data(), true);
+            } else if (ew) {
+                multiply(width, vocabulary, {row_view.transposed(), {dlogits}, n}, dw.mutable_data(), true);
+            }
         }
     }
+    detail::empty_cache<D>(is_large);
     Tensor<C, D> loss = Tensor<C, D>::empty({});
     sum_losses(D{}, count, losses.data(), loss.mutable_data());
     return record(loss, ex || ew, [ex, ew, dx, dw](const Tensor<C, D>& dy) {

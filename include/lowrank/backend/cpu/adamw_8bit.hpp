@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 
 #include "lowrank/backend/cpu/optimizer.hpp"
@@ -48,11 +49,11 @@ struct Adamw8bitKernel {
 /// One step of AdamW on n elements, as adamw_step, with moments in 8 bits as bitsandbytes' AdamW8bit has them on CUDA:
 /// m in codes of dynamic_map, v of unsigned_dynamic_map, with a scale for every dynamic_block of them. Weight decay
 /// comes before the step, as in torch. Source: Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022.
-inline void adamw_8bit_step(Cpu, std::int64_t n, float* parameter, std::uint8_t* m_codes, float* m_absmax,
-                            std::uint8_t* v_codes, float* v_absmax, const float* gradient, const float* scalars,
-                            double beta1, double beta2, double epsilon) {
+template <std::same_as<float> T>
+void adamw_8bit_step(Cpu, std::int64_t n, T* parameter, std::uint8_t* m_codes, T* m_absmax, std::uint8_t* v_codes,
+                     T* v_absmax, const T* gradient, const T* scalars, double beta1, double beta2, double epsilon) {
     static_assert(elementwise_grain % dynamic_block == 0);
-    const detail::AdamwConstants<float> constants(beta1, beta2, epsilon);
+    const detail::AdamwConstants<T> constants(beta1, beta2, epsilon);
     parallel_chunks(n, elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
         const std::int64_t block = begin / dynamic_block;
         simd::run_for_isa<detail::Adamw8bitKernel>(end - begin, parameter + begin, m_codes + begin, m_absmax + block,

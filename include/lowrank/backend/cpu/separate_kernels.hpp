@@ -2,6 +2,7 @@
 // library stays header-only without it, and a program of many units compiles faster with it.
 #pragma once
 
+#include "lowrank/backend/cpu/adamw_8bit.hpp"
 #include "lowrank/backend/cpu/arithmetic.hpp"
 #include "lowrank/backend/cpu/attention.hpp"
 #include "lowrank/backend/cpu/batched_matmul.hpp"
@@ -16,7 +17,9 @@
 #include "lowrank/math/affine.hpp"
 #include "lowrank/math/apply.hpp"
 #include "lowrank/quant/nf4_decode.hpp"
+#include "lowrank/quant/nf4_dot.hpp"
 #include "lowrank/quant/nf4_quantize.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 
 #if !defined(LOWRANK_KERNEL) // lowrank::kernels itself defines it as `template`
 #define LOWRANK_KERNEL extern template

@@ -76,6 +76,30 @@ TEST_CASE("gradients of linear, in both orientations, with everything trained") 
     }
 }
 
+TEST_CASE("gradients of an input of several linears are summed, and one that something else reads stays as it is") {
+    Rng rng(8);
+    const auto x = random_tensor<double>({3, 5}, rng), u = random_tensor<double>({4, 5}, rng);
+    const auto v = random_tensor<double>({4, 5}, rng);
+    const auto linear_of = [](const auto& from, const auto& w) {
+        return linear(from, WeightSlot<double, Cpu>(w, Orientation::out_in));
+    };
+    const auto report = gradient_check(
+        [&](auto x_, auto u_, auto v_) {
+            const auto hidden = x_ * 2.0;
+            const auto sum = linear_of(hidden, u_) * linear_of(hidden, v_);
+            return concat({sum, sum + linear_of(hidden + hidden, u_)}, 0);
+        },
+        x, u, v);
+    CHECK_MESSAGE(report.ok, report.str());
+    const auto residual_report = gradient_check( // both inputs of the sum get the same gradient
+        [&](auto x_, auto u_, auto v_) {
+            const auto a = x_ * 2.0, b = x_ * 3.0;
+            return linear_of(a + b, u_) + linear_of(a, v_) + linear_of(b, u_);
+        },
+        x, u, v);
+    CHECK_MESSAGE(residual_report.ok, residual_report.str());
+}
+
 TEST_CASE("a frozen weight gives the same result and input gradient as a trained one, and gets no gradient") {
     Rng rng(2);
     const auto x = leaf(random_tensor<float>({9, 33}, rng));

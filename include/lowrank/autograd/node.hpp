@@ -280,6 +280,16 @@ class Edge {
         Backward::current()->deliver(node_, gradient);
     }
 
+    /// The gradient that the input has so far, contiguous, where a rule may add to it in its place; null where there is
+    /// none, or where something else uses its memory. Only inside a rule.
+    Tensor<T, D>* gradient_so_far() const {
+        if (node_->leaf) {
+            return nullptr;
+        }
+        Tensor<T, D>& gradient = static_cast<TensorNode<T, D>&>(*node_).gradient;
+        return gradient.defined() && gradient.storage().unique() && gradient.is_contiguous() ? &gradient : nullptr;
+    }
+
   private:
     std::shared_ptr<Node> node_;
     Shape shape_;

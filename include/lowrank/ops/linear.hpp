@@ -94,6 +94,19 @@ Tensor<Out, D> product(std::int64_t m, std::int64_t n, const std::vector<MatmulS
     return out;
 }
 
+/// Hands Σ of segments on as the gradient of an input: added to what that has already, or as a new tensor.
+template <class T, DeviceTag D>
+void add_product(const Edge<T, D>& edge, std::int64_t m, std::int64_t n,
+                 const std::vector<MatmulSegment<T, D>>& segments, const Shape& shape) {
+    if (Tensor<T, D>* sum = edge.gradient_so_far()) {
+        MatmulEpilogue<T> epilogue;
+        epilogue.accumulate = true;
+        matmul(D{}, m, n, std::span<const MatmulSegment<T, D>>(segments), sum->mutable_data(), epilogue);
+    } else {
+        edge.add(product<T>(m, n, segments, shape));
+    }
+}
+
 } // namespace detail
 
 /// y [..., out] for x [..., in]. A frozen weight gets no gradient and nothing is saved for it: forward and backward
@@ -195,11 +208,12 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
             }
             const MatrixView<T> du_view = matrix(du.data(), out);
             for (const Term& term : terms) {
-                if (term.eb) { // dB [out, r] = scale · duᵀ·t
+                if (term.eb) { // dB [out, r] = scale · (tᵀ·du)ᵀ: the long rows of du are read as they lie
                     const Tensor<T, D> kept = term.t.get();
                     const MatrixView<T> t = matrix(kept.data(), term.r);
-                    term.eb.add(detail::product<C, T, D>(out, term.r, {{du_view.transposed(), {t}, rows, term.scale}},
-                                                         {out, term.r}));
+                    const Tensor<C, D> db =
+                        detail::product<C, T, D>(term.r, out, {{t.transposed(), {du_view}, rows}}, {term.r, out});
+                    term.eb.add(transpose(db * term.scale));
                 }
                 if (term.et) { // dt = scale · du·B
                     const Tensor<C, D> kept = term.b.get();
@@ -218,8 +232,7 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
             }
             if (ex) { // dx = du·W
                 sw.get();
-                ex.add(
-                    detail::product<T, T, D>(rows, in, {{du_view, MatrixOperand<T, D>(weight, true), out}}, x_shape));
+                detail::add_product<T, D>(ex, rows, in, {{du_view, MatrixOperand<T, D>(weight, true), out}}, x_shape);
             }
         });
     if (pre_activation.defined() && !residual.defined()) {

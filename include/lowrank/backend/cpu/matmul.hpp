@@ -21,8 +21,8 @@ namespace detail {
 /// How a product is cut into blocks, for registers of `width` floats. In elements; all row counts are multiples of the
 /// tile's rows. The order in which an element's products are summed does not depend on it.
 struct MatmulBlocks {
-    int tile_rows;
-    std::int64_t panel;             // columns of a panel of B
+    int tile_rows, vectors;
+    std::int64_t panel;             // columns of a panel of B, in so many vectors
     std::int64_t group = 4 * panel; // columns of a task
     std::int64_t rows = 0;          // rows of a task
     std::int64_t k = 0;             // steps of k between visits of the sums
@@ -37,7 +37,9 @@ struct MatmulBlocks {
     static MatmulBlocks of(int width, std::int64_t m, std::int64_t n, std::int64_t k, bool b_has_contiguous_rows) {
         constexpr std::int64_t most_rows = 1152, least_strips = 12, most_cached_strips = 25, most_k = 272;
         constexpr std::int64_t most_panels = 16, few = 8; // by rows: their sets in the cache differ
-        MatmulBlocks blocks{.tile_rows = tile_rows_of(width), .panel = tile_vectors_of(width) * tile_lanes<C>(width)};
+        MatmulBlocks blocks{.tile_rows = tile_rows_of(width),
+                            .vectors = tile_vectors_of(width),
+                            .panel = tile_vectors_of(width) * tile_lanes<C>(width)};
         const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
         const std::int64_t tasks = std::max(
             pieces(m, most_rows), std::min(pieces(3 * num_threads(), pieces(n, blocks.group)), strips / least_strips));
@@ -181,13 +183,7 @@ struct MultiplyBlock {
                             std::copy_n(problem.initial + (row0 + r + i) * problem.n + column0 + p, width,
                                         c + i * panel);
                         }
-                        if (width <= lanes) {
-                            multiply_strip<C, Width, 1>(count, a, b, b_stride, c, k, adds);
-                        } else if (width <= 2 * lanes) {
-                            multiply_strip<C, Width, 2>(count, a, b, b_stride, c, k, adds);
-                        } else {
-                            multiply_strip<C, Width, vectors>(count, a, b, b_stride, c, k, adds);
-                        }
+                        multiply_columns<C, Width>(width, count, a, 1, tile_rows, b, b_stride, c, k, adds);
                         if (is_last) {
                             for (std::int64_t i = 0; i < count; ++i) {
                                 finish_row<lanes>(problem.epilogue, c + i * panel, width, column0 + p,
@@ -198,6 +194,40 @@ struct MultiplyBlock {
                 }
                 k0 += blocks.k;
             } while (k0 < problem.k);
+        }
+    }
+};
+
+/// Some rows of a product of so few columns that B is one panel, packed by the caller: the left factor is read where it
+/// lies, because packing it would take as long.
+struct MultiplyNarrow {
+    template <int Width, class T, class Out>
+    LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t begin, std::int64_t end,
+                                   const T* packed_b, std::int64_t b_stride) {
+        constexpr int lanes = tile_lanes<T>(Width), panel = tile_vectors_of(Width) * lanes;
+        constexpr int tile_rows = tile_rows_of(Width);
+        const int width = static_cast<int>(problem.n);
+        for (std::int64_t row = begin; row < end; row += tile_rows) {
+            const std::int64_t count = std::min<std::int64_t>(tile_rows, end - row);
+            T sums[tile_rows * panel];
+            std::fill(sums, sums + count * panel, T(0));
+            for (std::int64_t i = 0; problem.initial != nullptr && i < count; ++i) {
+                std::copy_n(problem.initial + (row + i) * problem.n, width, sums + i * panel);
+            }
+            std::int64_t before = -problem.first; // as for_steps, whose lambda would lack this instruction set
+            for (const MatmulSegment<T, Cpu>& segment : problem.segments) {
+                const std::int64_t from = std::max<std::int64_t>(0, before);
+                const std::int64_t to = std::min(problem.k, before + segment.k), stride = segment.a.row_stride;
+                if (from < to) {
+                    const T* a = segment.a.data + row * stride + (from - before);
+                    multiply_columns<T, Width>(width, count, a, stride, 1, packed_b + from * b_stride, b_stride, sums,
+                                               to - from, true);
+                }
+                before += segment.k;
+            }
+            for (std::int64_t i = 0; i < count; ++i) {
+                finish_row<lanes>(problem.epilogue, sums + i * panel, width, 0, (row + i) * problem.n, problem.out);
+            }
         }
     }
 };
@@ -219,11 +249,32 @@ void pack_strips(const MatmulTasks<T, Out>& problem, compute_t<T>* target) {
     });
 }
 
+/// A product of at most a panel's columns, with left factors of contiguous rows in the type of the sums.
+template <class T, class Out>
+void multiply_narrow(const MatmulTasks<T, Out>& problem) {
+    const MatmulBlocks& blocks = problem.blocks;
+    const std::int64_t lanes = blocks.panel / blocks.vectors, b_stride = MatmulBlocks::pieces(problem.n, lanes) * lanes;
+    auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(problem.k * b_stride) * sizeof(T));
+    T* packed_b = static_cast<T*>(memory.mutable_data());
+    problem.pack(0, problem.k, 0, problem.n, b_stride, packed_b);
+    parallel_chunks(problem.m, 8 * blocks.tile_rows, [&](std::int64_t begin, std::int64_t end) {
+        simd::run_for_isa<MultiplyNarrow>(problem, begin, end, packed_b, b_stride);
+    });
+}
+
 /// The product over the problem's steps of k.
 template <class T, class Out>
 void multiply(MatmulTasks<T, Out> problem) {
     using C = compute_t<T>;
     const MatmulBlocks& blocks = problem.blocks;
+    if constexpr (std::same_as<T, C>) {
+        const auto has_contiguous_rows = [](const auto& segment) { return segment.a.column_stride == 1; };
+        if (problem.n <= blocks.panel &&
+            std::all_of(problem.segments.begin(), problem.segments.end(), has_contiguous_rows)) {
+            multiply_narrow(problem);
+            return;
+        }
+    }
     const std::int64_t padded = MatmulBlocks::pieces(problem.m, blocks.tile_rows) * blocks.tile_rows;
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * problem.k) * sizeof(C));
     C* packed_a = static_cast<C*>(memory.mutable_data());

@@ -75,22 +75,40 @@ template <class C, int Lanes, int R, int Vectors>
     }
 }
 
-/// A strip of up to tile_rows_of(Width) rows: the full tile, or for the last rows of a matrix smaller ones. `a` is a
-/// packed strip, rows of `b` are `b_stride` apart, and c has rows of a panel, two vectors.
+/// A strip of up to tile_rows_of(Width) rows: the full tile, or for the last rows of a matrix smaller ones. `a` and `b`
+/// lie as for a tile, and c has rows of a panel.
 template <class C, int Width, int Vectors>
-[[gnu::always_inline]] inline void multiply_strip(std::int64_t rows, const C* a, const C* b, std::int64_t b_stride,
-                                                  C* c, std::int64_t k, bool accumulate) {
+[[gnu::always_inline]] inline void multiply_strip(std::int64_t rows, const C* a, std::int64_t a_row,
+                                                  std::int64_t a_step, const C* b, std::int64_t b_row, C* c,
+                                                  std::int64_t k, bool accumulate) {
     constexpr int lanes = tile_lanes<C>(Width), full = tile_rows_of(Width), panel = tile_vectors_of(Width) * lanes;
     if (rows == full) {
-        multiply_tile<C, lanes, full, Vectors>(a, 1, full, b, b_stride, c, panel, k, accumulate);
+        multiply_tile<C, lanes, full, Vectors>(a, a_row, a_step, b, b_row, c, panel, k, accumulate);
         return;
     }
     std::int64_t r = 0;
     for (; r + 4 <= rows; r += 4) {
-        multiply_tile<C, lanes, 4, Vectors>(a + r, 1, full, b, b_stride, c + r * panel, panel, k, accumulate);
+        multiply_tile<C, lanes, 4, Vectors>(a + r * a_row, a_row, a_step, b, b_row, c + r * panel, panel, k,
+                                            accumulate);
     }
     for (; r < rows; ++r) {
-        multiply_tile<C, lanes, 1, Vectors>(a + r, 1, full, b, b_stride, c + r * panel, panel, k, accumulate);
+        multiply_tile<C, lanes, 1, Vectors>(a + r * a_row, a_row, a_step, b, b_row, c + r * panel, panel, k,
+                                            accumulate);
+    }
+}
+
+/// The same for as many vectors as hold `columns`, a panel's or fewer.
+template <class C, int Width>
+[[gnu::always_inline]] inline void multiply_columns(int columns, std::int64_t rows, const C* a, std::int64_t a_row,
+                                                    std::int64_t a_step, const C* b, std::int64_t b_row, C* c,
+                                                    std::int64_t k, bool accumulate) {
+    constexpr int lanes = tile_lanes<C>(Width);
+    if (columns <= lanes) {
+        multiply_strip<C, Width, 1>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
+    } else if (columns <= 2 * lanes) {
+        multiply_strip<C, Width, 2>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
+    } else {
+        multiply_strip<C, Width, tile_vectors_of(Width)>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
     }
 }
 

@@ -99,6 +99,12 @@ struct TensorNode final : Node {
         taken(dy);
     }
 
+    /// What has been collected so far, where it can be added to in its place; null where there is nothing, or where
+    /// something else uses its memory.
+    Tensor<T, D>* own_gradient() {
+        return gradient.defined() && gradient.storage().unique() && gradient.is_contiguous() ? &gradient : nullptr;
+    }
+
     Tensor<T, D> gradient;                    // what has been collected during a backward
     Callable<void, const Tensor<T, D>&> rule; // what it does with its gradient
     Callable<Tensor<T, D>> recipe;            // makes the value once more; most nodes have none
@@ -227,8 +233,8 @@ class Backward {
         auto& node = static_cast<TensorNode<T, D>&>(*target);
         if (!node.gradient.defined()) {
             node.gradient = gradient.detach();
-        } else if (node.gradient.storage().unique() && node.gradient.is_contiguous()) {
-            detail::add_into(node.gradient, gradient);
+        } else if (Tensor<T, D>* own = node.own_gradient()) {
+            detail::add_into(*own, gradient);
         } else {
             Tensor<T, D> sum = detail::clone(node.gradient);
             detail::add_into(sum, gradient);
@@ -283,11 +289,7 @@ class Edge {
     /// The gradient that the input has so far, contiguous, where a rule may add to it in its place; null where there is
     /// none, or where something else uses its memory. Only inside a rule.
     Tensor<T, D>* gradient_so_far() const {
-        if (node_->leaf) {
-            return nullptr;
-        }
-        Tensor<T, D>& gradient = static_cast<TensorNode<T, D>&>(*node_).gradient;
-        return gradient.defined() && gradient.storage().unique() && gradient.is_contiguous() ? &gradient : nullptr;
+        return node_->leaf ? nullptr : static_cast<TensorNode<T, D>&>(*node_).own_gradient();
     }
 
   private:

@@ -21,8 +21,8 @@ namespace detail {
 /// How a product is cut into blocks, for registers of `width` floats. In elements; all row counts are multiples of the
 /// tile's rows. The order in which an element's products are summed does not depend on it.
 struct MatmulBlocks {
-    int tile_rows, vectors;
-    std::int64_t panel;             // columns of a panel of B, in so many vectors
+    int tile_rows;
+    std::int64_t panel;             // columns of a panel of B
     std::int64_t group = 4 * panel; // columns of a task
     std::int64_t rows = 0;          // rows of a task
     std::int64_t k = 0;             // steps of k between visits of the sums
@@ -37,9 +37,7 @@ struct MatmulBlocks {
     static MatmulBlocks of(int width, std::int64_t m, std::int64_t n, std::int64_t k, bool b_has_contiguous_rows) {
         constexpr std::int64_t most_rows = 1152, least_strips = 12, most_cached_strips = 25, most_k = 272;
         constexpr std::int64_t most_panels = 16, few = 8; // by rows: their sets in the cache differ
-        MatmulBlocks blocks{.tile_rows = tile_rows_of(width),
-                            .vectors = tile_vectors_of(width),
-                            .panel = tile_vectors_of(width) * tile_lanes<C>(width)};
+        MatmulBlocks blocks{.tile_rows = tile_rows_of(width), .panel = tile_vectors_of(width) * tile_lanes<C>(width)};
         const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
         const std::int64_t tasks = std::max(
             pieces(m, most_rows), std::min(pieces(3 * num_threads(), pieces(n, blocks.group)), strips / least_strips));
@@ -252,12 +250,12 @@ void pack_strips(const MatmulTasks<T, Out>& problem, compute_t<T>* target) {
 /// A product of at most a panel's columns, with left factors of contiguous rows in the type of the sums.
 template <class T, class Out>
 void multiply_narrow(const MatmulTasks<T, Out>& problem) {
-    const MatmulBlocks& blocks = problem.blocks;
-    const std::int64_t lanes = blocks.panel / blocks.vectors, b_stride = MatmulBlocks::pieces(problem.n, lanes) * lanes;
+    const std::int64_t lanes = tile_lanes<T>(simd::width_of(simd::active_isa()));
+    const std::int64_t b_stride = MatmulBlocks::pieces(problem.n, lanes) * lanes;
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(problem.k * b_stride) * sizeof(T));
     T* packed_b = static_cast<T*>(memory.mutable_data());
     problem.pack(0, problem.k, 0, problem.n, b_stride, packed_b);
-    parallel_chunks(problem.m, 8 * blocks.tile_rows, [&](std::int64_t begin, std::int64_t end) {
+    parallel_chunks(problem.m, 8 * problem.blocks.tile_rows, [&](std::int64_t begin, std::int64_t end) {
         simd::run_for_isa<MultiplyNarrow>(problem, begin, end, packed_b, b_stride);
     });
 }

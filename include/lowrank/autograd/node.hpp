@@ -31,6 +31,7 @@ struct Node {
     const std::uint64_t sequence;
     const bool leaf;
     bool queued = false;
+    Node* next_to_free = nullptr;
 
   private:
     static std::uint64_t next_sequence() {
@@ -41,19 +42,18 @@ struct Node {
 
 namespace detail {
 
-/// Frees a node without recursion: a chain of a million operations must not overflow the stack.
+/// Frees a node without recursion: a chain of a million operations must not overflow the stack. What it keeps needs no
+/// destructor, because tensors of static duration are freed after the thread's own variables.
 inline void free_node(Node* node) {
-    thread_local std::vector<Node*> pending;
+    thread_local Node* pending = nullptr;
     thread_local bool active = false;
-    pending.push_back(node);
+    node->next_to_free = std::exchange(pending, node);
     if (active) {
         return;
     }
     active = true;
-    while (!pending.empty()) {
-        Node* last = pending.back();
-        pending.pop_back();
-        delete last;
+    while (pending != nullptr) {
+        delete std::exchange(pending, pending->next_to_free);
     }
     active = false;
 }

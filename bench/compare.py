@@ -341,7 +341,7 @@ def start(r):
 def kernels(r):
     """Kernels, a step and decoding beside the peaks of the same moment."""
     quick = "^(add|matmul/attn.c_proj/forward/m:(1|256))/"
-    whole = "^(matmul|attend|add|gelu_tanh|softmax_rows|layer_norm_rows|adamw|decode)/|^lora_step/batch:(1/length:1024|4/length:256)/"
+    whole = "^(matmul|matmul_bf16|attend|attend_bf16|add|gelu_tanh|softmax_rows|layer_norm_rows|adamw|decode)/|^lora_step(_bf16)?/batch:(1/length:1024|4/length:256)/"
     r.blocks["kernels"] = bench_table(r.benchmarks(quick if r.a.quick else whole), r, "kernels")
 
 

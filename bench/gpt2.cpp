@@ -37,33 +37,34 @@ Gpt2<float>& random_gpt2(std::int64_t layers = 12, std::int64_t width = 768) {
     return *last;
 }
 
-void attach(Gpt2<float>& model, std::int64_t r, bool dora = false) {
+template <class T>
+void attach(Gpt2<T>& model, std::int64_t r, bool dora = false) {
     LoraConfig lora;
     lora.r = r;
     lora.lora_alpha = 2 * static_cast<double>(r);
     lora.use_dora = dora;
     lora.target_modules = std::vector<std::string>{"c_attn", "c_proj"};
-    attach_lora<float, Cpu>(model, lora, 0);
+    attach_lora<T, Cpu>(model, lora, 0);
 }
 
 /// Counts 4ND for the frozen matrices and the head, forward and input gradient, and causal attention.
-void lora_step(benchmark::State& state) {
+template <class T>
+void lora_step(benchmark::State& state, Gpt2<T>& model) {
     const std::int64_t batch = state.range(0), length = state.range(1);
-    Gpt2<float>& model = random_gpt2(state.range(3), state.range(4));
     attach(model, state.range(2));
-    AdamW<float> optimizer({trained_group<float>(model)}, {.learning_rate = 1e-4});
+    AdamW<float> optimizer({trained_group<T>(model)}, {.learning_rate = 1e-4});
     std::vector<std::int32_t> some;
     for (std::int64_t i = 0; i < batch * length; ++i) {
         some.push_back(static_cast<std::int32_t>(i * 7919 % 50257));
     }
     const auto ids = Tensor<std::int32_t>::from(some, {batch, length});
-    const auto layers = static_cast<double>(state.range(3)), d = static_cast<double>(state.range(4));
+    const auto layers = static_cast<double>(model.config.n_layer), d = static_cast<double>(model.config.n_embd);
     const double matrices = 12 * layers * d * d + 50257 * d;
     const double attention = layers * 7 * d * static_cast<double>(batch * length * length);
     ForwardContext<Cpu> context;
     context.training = true;
-    bench::compute_bound(state, 4 * static_cast<double>(batch * length) * matrices + attention,
-                         [&] { optimizer.step(backward(model.loss(ids, ids, context))); });
+    bench::compute_bound<T>(state, 4 * static_cast<double>(batch * length) * matrices + attention,
+                            [&] { optimizer.step(backward(model.loss(ids, ids, context))); });
 }
 
 /// One token for each of some texts with 128 tokens before it: the weights are read once.
@@ -120,6 +121,17 @@ void attach_124m(benchmark::State& state, bool dora) {
     bench::best_seconds(state, [&] { attach(model, 8, dora); });
 }
 
+void lora_step(benchmark::State& state) {
+    lora_step(state, random_gpt2(state.range(3), state.range(4)));
+}
+
+/// Of 124M, with its matrices in bf16.
+void lora_step_bf16(benchmark::State& state) {
+    auto model = load_gpt2<bf16>(model_files(), {.convert_wider = true, .nf4 = {}});
+    model.set_base_dropout(0, 0, 0);
+    lora_step(state, model);
+}
+
 BENCHMARK(load_124m)->UseManualTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(attach_124m, lora, false)->UseManualTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(attach_124m, dora, true)->UseManualTime()->Unit(benchmark::kMillisecond);
@@ -135,6 +147,12 @@ BENCHMARK(lora_step)
     ->ArgsProduct({{1}, {512}, {1, 4, 16, 32, 64, 128}, {12}, {768}})
     ->ArgsProduct({{1}, {512}, {8}, {2, 4, 8, 16, 24}, {768}})
     ->ArgsProduct({{1}, {512}, {8}, {12}, {256, 512, 1024, 1280}})
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(lora_step_bf16)
+    ->ArgNames({"batch", "length", "r"})
+    ->Args({1, 1024, 8})
+    ->Args({4, 256, 8})
     ->UseManualTime()
     ->Unit(benchmark::kMillisecond);
 

@@ -1,5 +1,5 @@
 // The matrix products of GPT-2 124M: forward (weights as Conv1D stores them), input gradient, the head; many rows and
-// few.
+// few; in fp32 and in bf16.
 #include "lowrank/backend/cpu/matmul.hpp"
 
 #include "measure.hpp"
@@ -8,20 +8,24 @@ namespace {
 
 using namespace lowrank;
 
-/// y [m, out] = x · Wᵀ, or with `gradient` dx [m, in] = dy · W.
+/// y [m, out] = x · Wᵀ, or with `gradient` dx [m, in] = dy · W, all of them of T.
+template <class T>
 void product(benchmark::State& state, std::int64_t m, std::int64_t in, std::int64_t out, Orientation orientation,
              bool gradient) {
     const std::int64_t k = gradient ? out : in, n = gradient ? in : out;
-    const WeightSlot<float, Cpu> weight(
-        Tensor<float>::full(orientation == Orientation::in_out ? Shape{in, out} : Shape{out, in}, 0.5f), orientation);
-    const auto x = Tensor<float>::full({m, k}, 0.25f);
-    auto y = Tensor<float>::empty({m, n});
-    const MatmulSegment<float, Cpu> segment{matrix(x.data(), k), MatrixOperand<float, Cpu>(weight, gradient), k};
-    const auto work = [&] { matmul(Cpu{}, m, n, std::span(&segment, 1), y.mutable_data(), MatmulEpilogue<float>{}); };
+    const DenseWeight<T, Cpu> weight(
+        Tensor<T>::full(orientation == Orientation::in_out ? Shape{in, out} : Shape{out, in}, T(0.5f)), orientation);
+    const auto x = Tensor<T>::full({m, k}, T(0.25f));
+    auto y = Tensor<T>::empty({m, n});
+    MatrixOperand<T, Cpu> factor;
+    factor.weight = &weight;
+    factor.transposed = gradient;
+    const MatmulSegment<T, Cpu> segment{matrix(x.data(), k), factor, k};
+    const auto work = [&] { matmul(Cpu{}, m, n, std::span(&segment, 1), y.mutable_data(), MatmulEpilogue<T>{}); };
     if (m > 16) {
-        bench::compute_bound(state, 2.0 * static_cast<double>(m * n * k), work);
+        bench::compute_bound<T>(state, 2.0 * static_cast<double>(m * n * k), work);
     } else { // the weights are read once
-        bench::memory_bound(state, 4.0 * static_cast<double>(n * k + m * (n + k)), work);
+        bench::memory_bound(state, double(sizeof(T)) * static_cast<double>(n * k + m * (n + k)), work);
     }
 }
 
@@ -41,10 +45,14 @@ const int registered = [] {
                 if (gradient && m < 16) {
                     continue; // few rows are for generation
                 }
-                const std::string name = concat("matmul/", layer.name, gradient ? "/gradient" : "/forward", "/m:", m);
-                benchmark::RegisterBenchmark(name.c_str(), product, m, layer.in, layer.out, layer.orientation, gradient)
-                    ->UseManualTime()
-                    ->Unit(benchmark::kMillisecond);
+                const std::string name = concat("/", layer.name, gradient ? "/gradient" : "/forward", "/m:", m);
+                for (const bool is_bf16 : {false, true}) {
+                    benchmark::RegisterBenchmark(concat(is_bf16 ? "matmul_bf16" : "matmul", name).c_str(),
+                                                 is_bf16 ? product<bf16> : product<float>, m, layer.in, layer.out,
+                                                 layer.orientation, gradient)
+                        ->UseManualTime()
+                        ->Unit(benchmark::kMillisecond);
+                }
             }
         }
     }

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <concepts>
 #include <limits>
 
 #include <benchmark/benchmark.h>
 
+#include "lowrank/core/scalar.hpp"
 #include "peak.hpp"
 
 namespace bench {
@@ -39,10 +41,10 @@ void measure(benchmark::State& state, double amount, const char* unit, double (*
     state.counters["of_peak"] = rate / highest;
 }
 
-/// For work that is bound by arithmetic: a multiply-add counts as two operations.
-template <class Work>
+/// For work that is bound by arithmetic on T, float or bf16: a multiply-add counts as two operations.
+template <class T = float, class Work>
 void compute_bound(benchmark::State& state, double flops, const Work& work) {
-    measure(state, flops, "GFLOP/s", peak_gflops, work);
+    measure(state, flops, "GFLOP/s", std::same_as<T, lowrank::bf16> ? peak_bf16_gflops : peak_gflops, work);
 }
 
 /// For work that is bound by memory: the bytes that it must read and write, each once.

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "lowrank/backend/cpu/matmul_tile.hpp"
+#include "lowrank/backend/cpu/matmul.hpp"
 #include "lowrank/core/parallel.hpp"
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/memory.hpp"
@@ -25,6 +25,51 @@ double seconds_of(const auto& work) {
 constexpr int chains_of(int width) {
     return width == 16 ? 24 : 12;
 }
+
+struct MultiplyAddPairs {
+    template <int Width>
+    LOWRANK_INLINE static void run(std::int64_t steps, float* values) {
+        using V = simd::Vec<float, Width>;
+        constexpr int chains = chains_of(Width);
+        const V x = simd::load<V>(values), y = simd::load<V>(values + Width);
+        V sums[chains];
+#pragma GCC unroll 24
+        for (int i = 0; i < chains; ++i) {
+            sums[i] = V(0.0f);
+        }
+        for (std::int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 24
+            for (int i = 0; i < chains; ++i) {
+                sums[i] = simd::accumulate_pairs(sums[i], x, y);
+            }
+        }
+#pragma GCC unroll 24
+        for (int i = 0; i < chains; ++i) {
+            simd::store(sums[i], values + i * Width);
+        }
+    }
+};
+
+#if defined(__x86_64__)
+/// Four products of tiles a step.
+LOWRANK_TARGET_AMX_BF16 __attribute__((noinline)) void multiply_amx(std::int64_t steps) {
+    const lowrank::detail::AmxRegisters registers;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+    for (std::int64_t i = 0; i < steps; ++i) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+}
+#endif
 
 struct MultiplyAdd {
     template <int Width>
@@ -89,6 +134,28 @@ double peak_gflops() {
         parallel_for(threads, [&](std::int64_t i) { simd::run_for_isa<MultiplyAdd>(steps, values.data() + i * line); });
     });
     return 2e-9 * static_cast<double>(steps * chains_of(width) * width * threads) / seconds;
+}
+
+double peak_bf16_gflops() {
+    const auto tile = lowrank::detail::MatmulTile::of<bf16>(simd::active_isa());
+    const std::int64_t threads = num_threads();
+#if defined(__x86_64__)
+    if (tile.is_amx) {
+        constexpr std::int64_t steps = 400'000;
+        const double seconds = seconds_of([&] { parallel_for(threads, [&](std::int64_t) { multiply_amx(steps); }); });
+        return 2e-9 * static_cast<double>(steps * threads) * 4 * 16 * 16 * 32 / seconds;
+    }
+#endif
+    if (tile.kind == lowrank::detail::Packed::values) {
+        return peak_gflops();
+    }
+    constexpr std::int64_t steps = 500'000;
+    std::vector<float> values(static_cast<std::size_t>(threads * line), 0.0f);
+    const double seconds = seconds_of([&] {
+        parallel_for(threads,
+                     [&](std::int64_t i) { simd::run_for_isa<MultiplyAddPairs>(steps, values.data() + i * line); });
+    });
+    return 4e-9 * static_cast<double>(steps * chains_of(16) * 16 * threads) / seconds;
 }
 
 double tile_gflops() {

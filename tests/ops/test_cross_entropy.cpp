@@ -77,7 +77,7 @@ TEST_CASE("each token's loss equals PyTorch's") {
         const auto labels = cast<std::int32_t>(c.tensor<double>("labels"));
         auto losses = Tensor<double>::empty(labels.shape());
         cross_entropy_rows(Cpu{}, x.size(0), x.size(1), x.data(), labels.data(), losses.mutable_data(),
-                           static_cast<float*>(nullptr));
+                           static_cast<float*>(nullptr), x.size(1));
         CHECK(relative_error(losses, c.tensor<double>("y")) < 1e-6);
     }
 }
@@ -118,7 +118,7 @@ TEST_CASE("losses and gradients in one go, in place, are those of the op") {
         auto losses = Tensor<double>::empty({rows});
         T* values = in_place.mutable_data();
         cross_entropy_rows(Cpu{}, rows, classes, static_cast<const T*>(values), labels.data(), losses.mutable_data(),
-                           values);
+                           values, classes);
         CHECK(in_place.to_vector() == g[x].to_vector());
         CHECK(static_cast<compute_t<T>>(total(losses.to_vector())) == loss.item());
         for (std::int64_t i = 0; i < classes; ++i) {
@@ -127,6 +127,25 @@ TEST_CASE("losses and gradients in one go, in place, are those of the op") {
     };
     check(std::type_identity<float>());
     check(std::type_identity<double>());
+}
+
+TEST_CASE("gradients in bf16 take the place of fp32 logits, row by row") {
+    const std::int64_t rows = 9, classes = 37;
+    const auto labels = some_labels(rows, classes);
+    auto wide = random<float>({rows, classes}, 2), narrow = detail::clone(wide);
+    auto losses = Tensor<double>::empty({rows});
+    float* values = wide.mutable_data();
+    auto* halves = reinterpret_cast<bf16*>(narrow.mutable_data());
+    cross_entropy_rows(Cpu{}, rows, classes, static_cast<const float*>(values), labels.data(), losses.mutable_data(),
+                       values, classes);
+    const auto expected = losses.to_vector();
+    cross_entropy_rows(Cpu{}, rows, classes, narrow.data(), labels.data(), losses.mutable_data(), halves, 2 * classes);
+    CHECK(losses.to_vector() == expected);
+    for (std::int64_t i = 0; i < rows; ++i) {
+        for (std::int64_t j = 0; j < classes; ++j) {
+            CHECK(halves[i * 2 * classes + j].bits == bf16(values[i * classes + j]).bits);
+        }
+    }
 }
 
 TEST_CASE("bf16 gradients round once") {

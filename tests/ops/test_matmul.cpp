@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "lowrank/autograd/gradient_check.hpp"
+#include "lowrank/ops/cast.hpp"
+#include "lowrank/ops/elementwise.hpp"
 #include "lowrank/ops/matmul.hpp"
 #include "lowrank/ops/views.hpp"
 #include "random_tensor.hpp"
@@ -40,6 +42,10 @@ std::vector<double> naive(const Tensor<T>& a, const Tensor<T>& b) {
         }
     }
     return y;
+}
+
+Tensor<double> size_of_each(const Tensor<bf16>& x) {
+    return sqrt(square(cast<double>(x)));
 }
 
 } // namespace
@@ -78,13 +84,42 @@ TEST_CASE("sizes around every edge of the blocks") {
     }
 }
 
-TEST_CASE("a row's bits do not depend on the rows beside it") {
+TEST_CASE("products of bf16 are summed in float, however their factors lie") {
+    Rng rng(5);
+    for (const std::int64_t m : {1, 5, 9, 16, 17, 33, 150, 300}) {
+        for (const std::int64_t k : {1, 2, 31, 33, 300, 600}) {
+            for (const std::int64_t n : {1, 8, 16, 17, 33, 49, 400}) {
+                const auto a = cast<bf16>(random_tensor<float>({m, k}, rng));
+                const auto b = cast<bf16>(random_tensor<float>({n, k}, rng));
+                const auto expected = naive(cast<double>(a), transpose(cast<double>(b), 0, 1));
+                const auto sizes = naive(size_of_each(a), transpose(size_of_each(b), 0, 1));
+                const auto y = matmul(a, transpose(b, 0, 1));
+                const auto found = cast<double>(y).to_vector();
+                double worst = 0; // in units of what rounding the result and each sum allows
+                for (std::size_t i = 0; i < found.size(); ++i) {
+                    const double allowed = 0x1p-8 * std::abs(expected[i]) + double(k) * 0x1p-24 * sizes[i] + 1e-30;
+                    worst = std::max(worst, std::abs(found[i] - expected[i]) / allowed);
+                }
+                CAPTURE(m);
+                CAPTURE(k);
+                CAPTURE(n);
+                CHECK(worst < 1);
+                const auto bits = [](const Tensor<bf16>& x) { return cast<float>(x).to_vector(); };
+                CHECK(bits(matmul(a, contiguous(transpose(b, 0, 1)))) == bits(y));
+                const auto columns = contiguous(transpose(a, 0, 1));
+                CHECK(bits(matmul(transpose(columns, 0, 1), transpose(b, 0, 1))) == bits(y));
+            }
+        }
+    }
+}
+
+TEST_CASE_TEMPLATE("a row's bits do not depend on the rows beside it", T, float, bf16) {
     Rng rng(4);
     for (const std::int64_t n : {5, 40, 999}) {
-        const auto a = random_tensor<float>({40, 300}, rng), b = random_tensor<float>({300, n}, rng);
-        const auto all = matmul(a, b).to_vector();
+        const auto a = cast<T>(random_tensor<float>({40, 300}, rng)), b = cast<T>(random_tensor<float>({300, n}, rng));
+        const auto all = cast<float>(matmul(a, b)).to_vector();
         for (const std::int64_t rows : {1, 2, 7, 14, 15}) {
-            const auto some = matmul(slice(a, 0, 20, 20 + rows), b).to_vector();
+            const auto some = cast<float>(matmul(slice(a, 0, 20, 20 + rows), b)).to_vector();
             CAPTURE(n);
             CAPTURE(rows);
             CHECK(std::equal(some.begin(), some.end(), all.begin() + 20 * n));
@@ -92,15 +127,15 @@ TEST_CASE("a row's bits do not depend on the rows beside it") {
     }
 }
 
-TEST_CASE("one, two and three threads give the same bits") {
+TEST_CASE_TEMPLATE("one, two and three threads give the same bits", T, float, bf16) {
     Rng rng(3);
-    const auto a = random_tensor<float>({300, 500}, rng), b = random_tensor<float>({500, 200}, rng);
+    const auto a = cast<T>(random_tensor<float>({300, 500}, rng)), b = cast<T>(random_tensor<float>({500, 200}, rng));
     const int before = num_threads();
     set_num_threads(1);
-    const auto one = matmul(a, b).to_vector();
+    const auto one = cast<float>(matmul(a, b)).to_vector();
     for (const int threads : {2, 3}) {
         set_num_threads(threads);
-        CHECK(matmul(a, b).to_vector() == one);
+        CHECK(cast<float>(matmul(a, b)).to_vector() == one);
     }
     set_num_threads(before);
 }

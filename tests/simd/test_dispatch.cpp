@@ -50,8 +50,8 @@ TEST_CASE("the environment variable lowers the instruction set") {
 }
 
 TEST_CASE("names of instruction sets") {
-    for (Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
-        CHECK(isa_from_name(name_of(isa), Isa::avx512_bf16) == isa);
+    for (Isa isa : {Isa::generic, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16}) {
+        CHECK(isa_from_name(name_of(isa), Isa::amx_bf16) == isa);
     }
     CHECK(message_of("sse9", Isa::avx2) ==
           "LOWRANK_ISA: 'sse9' is not an instruction set of this CPU, which has: generic, avx2");

@@ -58,7 +58,8 @@ Tensor<compute_t<T>, D> cross_entropy(const Tensor<T, D>& logits, const Tensor<s
     }
     const Tensor<T, D> x = contiguous(logits);
     Tensor<double, D> losses = Tensor<double, D>::empty({rows});
-    cross_entropy_rows(D{}, rows, classes, x.data(), targets.data(), losses.mutable_data(), static_cast<T*>(nullptr));
+    cross_entropy_rows(D{}, rows, classes, x.data(), targets.data(), losses.mutable_data(), static_cast<T*>(nullptr),
+                       classes);
     Tensor<C, D> loss = Tensor<C, D>::empty({});
     sum_losses(D{}, rows, losses.data(), loss.mutable_data());
     const Edge ex = edge(x);

@@ -82,24 +82,26 @@ Tensor<compute_t<T>, D> lm_head_loss(const Tensor<T, D>& input, const WeightSlot
     Tensor<double, D> losses = Tensor<double, D>::zeros({count});
     detail::empty_cache<D>(is_large);
     {
-        Tensor<C, D> rows = Tensor<C, D>::empty({chunk, width}), drows = Tensor<C, D>::empty({chunk, width});
-        Tensor<C, D> logits = Tensor<C, D>::empty({chunk, vocabulary});
-        using Segment = MatmulSegment<C, D>;
+        Tensor<T, D> rows = Tensor<T, D>::empty({chunk, width});
+        Tensor<C, D> logits = Tensor<C, D>::empty({chunk, vocabulary}), drows = Tensor<C, D>::empty({chunk, width});
+        using Segment = MatmulSegment<T, D>;
         const auto multiply = [](std::int64_t m, std::int64_t n, const Segment& segment, C* out, bool accumulate) {
-            MatmulEpilogue<C> epilogue;
+            MatmulEpilogue<T, C> epilogue;
             epilogue.accumulate = accumulate;
             matmul(D{}, m, n, std::span(&segment, 1), out, epilogue);
         };
         for (std::int64_t begin = 0; begin < count; begin += chunk) {
             const std::int64_t n = std::min(chunk, count - begin);
             gather_rows(D{}, n, width, index.data() + begin, x.data(), rows.mutable_data());
-            const MatrixView<C> row_view = matrix(rows.data(), width);
+            const MatrixView<T> row_view = matrix(rows.data(), width);
             multiply(n, vocabulary, {row_view, {weight, false}, width}, logits.mutable_data(), false);
-            // From here on the memory of the logits holds their gradient.
+            // From here on the memory of the logits holds their gradient, each row where that of the logits began.
             C* values = logits.mutable_data();
+            T* gradient = reinterpret_cast<T*>(values);
+            const std::int64_t gradient_row = vocabulary * std::int64_t(sizeof(C) / sizeof(T));
             cross_entropy_rows(D{}, n, vocabulary, static_cast<const C*>(values), target.data() + begin,
-                               losses.mutable_data() + begin, ex || ew ? values : nullptr);
-            const MatrixView<C> dlogits = matrix(logits.data(), vocabulary);
+                               losses.mutable_data() + begin, ex || ew ? gradient : nullptr, gradient_row);
+            const MatrixView<T> dlogits = matrix(static_cast<const T*>(gradient), gradient_row);
             if (ex) {
                 multiply(n, width, {dlogits, {weight, true}, vocabulary}, drows.mutable_data(), false);
                 scatter_rows(D{}, n, width, index.data() + begin, drows.data(), dx.mutable_data());

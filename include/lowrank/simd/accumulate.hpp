@@ -49,4 +49,26 @@ LOWRANK_INLINE Vec<S, N> accumulate(Vec<S, N> sum, const S* x, Vec<S, N> y) {
     }
 }
 
+/// Whether accumulate_pairs exists for this compiler and these flags.
+template <int N>
+inline constexpr bool has_pairs = detail::is_spelled_out<float, N>;
+
+/// sum += x₀·y₀ + x₁·y₁ for lanes that hold two bf16 each: AVX512-BF16's product, which counts subnormals as zero.
+template <int N>
+LOWRANK_INLINE Vec<float, N> accumulate_pairs(Vec<float, N> sum, Vec<float, N> x, Vec<float, N> y) {
+    if constexpr (has_pairs<N>) {
+        asm("vdpbf16ps {%2, %1, %0|%0, %1, %2}" : "+v"(sum.v) : "v"(x.v), "v"(y.v));
+    }
+    return sum;
+}
+
+/// The same with x read by the multiplication itself.
+template <int N>
+LOWRANK_INLINE Vec<float, N> accumulate_pairs(Vec<float, N> sum, const float* x, Vec<float, N> y) {
+    if constexpr (has_pairs<N>) {
+        asm("vdpbf16ps {%2%{1to16%}, %1, %0|%0, %1, %2%{1to16%}}" : "+v"(sum.v) : "v"(y.v), "m"(*x));
+    }
+    return sum;
+}
+
 } // namespace lowrank::simd

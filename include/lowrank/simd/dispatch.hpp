@@ -6,6 +6,14 @@
 #include <string>
 #include <string_view>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
 #include "lowrank/core/error.hpp"
 
 // How it works. A kernel is a struct with `template <int Width> static void run(args...)`, where Width is the number of
@@ -38,8 +46,7 @@
 #endif
 #define LOWRANK_TARGET_AVX512                                                                                          \
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))) LOWRANK_FULL_VECTORS
-#define LOWRANK_TARGET_AVX512_BF16                                                                                     \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"))) LOWRANK_FULL_VECTORS
+#define LOWRANK_TARGET_AMX_BF16 __attribute__((target("amx-tile,amx-bf16")))
 #endif
 
 // What the flags of a translation unit change lies in a namespace named after them, so that units compiled with
@@ -56,7 +63,7 @@ namespace lowrank::simd {
 
 /// Instruction sets that kernels are compiled for, each containing those before it. `generic` is the baseline of the
 /// compiler's flags: SSE2 on x86-64, NEON on aarch64.
-enum class Isa : std::uint8_t { generic, avx2, avx512, avx512_bf16 };
+enum class Isa : std::uint8_t { generic, avx2, avx512, avx512_bf16, amx_bf16 };
 
 /// The name of an instruction set, as the environment variable LOWRANK_ISA spells it.
 constexpr std::string_view name_of(Isa isa) {
@@ -65,6 +72,7 @@ constexpr std::string_view name_of(Isa isa) {
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::avx512_bf16: return "avx512_bf16";
+    case Isa::amx_bf16: return "amx_bf16";
     }
     return "?";
 }
@@ -73,6 +81,28 @@ constexpr std::string_view name_of(Isa isa) {
 constexpr int width_of(Isa isa) {
     return isa == Isa::generic ? 4 : isa == Isa::avx2 ? 8 : 16;
 }
+
+#if defined(__x86_64__)
+namespace detail {
+
+/// Whether this CPU multiplies tiles of bf16 and the system lets this process use their registers, which it grants only
+/// on request ("Using XSTATE features in user space applications" in Linux' documentation).
+inline bool may_use_amx() {
+#if defined(__linux__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned bf16_bit = 1u << 22, tile_bit = 1u << 24; // CPUID leaf 7, EDX
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & bf16_bit) == 0 || (d & tile_bit) == 0) {
+        return false;
+    }
+    constexpr long request_permission = 0x1023, tile_data = 18; // ARCH_REQ_XCOMP_PERM, the tiles' state component
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+
+} // namespace detail
+#endif
 
 /// The best instruction set that this CPU and its operating system support.
 inline Isa best_isa() {
@@ -86,7 +116,10 @@ inline Isa best_isa() {
             !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
             return Isa::avx2;
         }
-        return __builtin_cpu_supports("avx512bf16") ? Isa::avx512_bf16 : Isa::avx512;
+        if (!__builtin_cpu_supports("avx512bf16")) {
+            return Isa::avx512;
+        }
+        return detail::may_use_amx() ? Isa::amx_bf16 : Isa::avx512_bf16;
     }();
     return best;
 #else
@@ -138,7 +171,7 @@ LOWRANK_TARGET_AVX512 auto run_avx512(Args&&... args) {
 } // namespace per_isa
 
 /// Runs `Kernel::run<Width>(args...)` compiled for `isa`, which must not be above best_isa(), and returns what it
-/// returns. Isa::avx512_bf16 runs the AVX-512 code: bf16 products need intrinsics, and so a function of their own.
+/// returns. What is above Isa::avx512 runs the AVX-512 code and differs in products of bf16 alone.
 template <class Kernel, class... Args>
 auto run_on_isa([[maybe_unused]] Isa isa, Args&&... args) {
 #if defined(__x86_64__)

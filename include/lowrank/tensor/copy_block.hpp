@@ -1,6 +1,7 @@
 // Copying a block of a matrix between two layouts, with conversion: what packing a panel comes down to.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 
@@ -14,15 +15,20 @@ namespace detail {
 
 /// What vectors load with conversion.
 template <class From, class To>
-concept VectorConvertible = (std::same_as<To, float> &&
-                             (std::same_as<From, float> || std::same_as<From, bf16> || std::same_as<From, fp16>)) ||
+concept VectorConvertible = ((std::same_as<To, float> || std::same_as<To, bf16>)&&(std::same_as<From, float> ||
+                                                                                   std::same_as<From, bf16> ||
+                                                                                   std::same_as<From, fp16>)) ||
                             (std::same_as<To, double> && (std::same_as<From, double> || std::same_as<From, float>));
+
+/// Vectors that To is converted in.
+template <class To, int Width>
+using CopyVector = simd::Vec<compute_t<To>, Width * 4 / int(sizeof(compute_t<To>))>;
 
 struct CopyRows {
     template <int Width, class From, class To>
     LOWRANK_INLINE static void run(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row,
                                    To* to, std::int64_t to_row) {
-        using V = simd::Vec<To, Width * 4 / int(sizeof(To))>;
+        using V = CopyVector<To, Width>;
         for (std::int64_t r = 0; r < rows; ++r) {
             const From* source = from + r * from_row;
             To* target = to + r * to_row;
@@ -42,7 +48,7 @@ struct TransposeRows {
     template <int Width, class From, class To>
     LOWRANK_INLINE static void run(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row,
                                    To* to, std::int64_t to_column) {
-        using V = simd::Vec<To, Width * 4 / int(sizeof(To))>;
+        using V = CopyVector<To, Width>;
         constexpr std::int64_t size = V::size;
         // The last rows come first: where the target has no gaps, their vectors may run over into the next columns,
         // which get their values afterwards.
@@ -53,7 +59,7 @@ struct TransposeRows {
                 V block[V::size];
 #pragma GCC unroll 16
                 for (int i = 0; i < V::size; ++i) {
-                    block[i] = i < count ? simd::load<V>(from + (begin + i) * from_row + c) : V(To(0));
+                    block[i] = i < count ? simd::load<V>(from + (begin + i) * from_row + c) : V(0);
                 }
                 simd::transpose(block);
                 const bool runs_over =
@@ -95,6 +101,14 @@ void prefetch_rows(const T* from, std::int64_t rows, std::int64_t columns, std::
 template <class From, class To>
 void copy_block(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row, To* to,
                 std::int64_t to_row, std::int64_t to_column) {
+    if constexpr (std::same_as<From, To>) {
+        if (to_column == 1) {
+            for (std::int64_t r = 0; r < rows; ++r) {
+                std::copy_n(from + r * from_row, columns, to + r * to_row);
+            }
+            return;
+        }
+    }
     if constexpr (detail::VectorConvertible<From, To>) {
         if (to_column == 1) {
             simd::run_for_isa<detail::CopyRows>(rows, columns, from, from_row, to, to_row);

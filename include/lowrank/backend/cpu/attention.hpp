@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 #include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/backend/cpu/attention_factors.hpp"
 #include "lowrank/backend/cpu/attention_tile.hpp"
 #include "lowrank/backend/cpu/dropout.hpp"
 #include "lowrank/backend/cpu/rows.hpp"
@@ -51,20 +53,6 @@ namespace detail {
 /// Blocks of 64 queries in a task of the forward pass: they share the packed keys and values.
 inline constexpr std::int64_t attention_chunk = 8;
 
-/// Memory of one task, cut into arrays of S.
-template <class S>
-class AttentionScratch {
-  public:
-    explicit AttentionScratch(std::int64_t count)
-        : storage_(Storage<Cpu>::allocate(static_cast<std::size_t>(count) * sizeof(S))),
-          next_(static_cast<S*>(storage_.mutable_data())) {}
-    S* take(std::int64_t count) { return std::exchange(next_, next_ + count); }
-
-  private:
-    Storage<Cpu> storage_;
-    S* next_;
-};
-
 /// Copies the vectors at from + offsets[i], times `scale`, to consecutive rows of `to_row` values.
 template <class T, class S>
 void attention_gather(int count, int dim, const T* from, const std::int64_t* offsets, S scale, S* to, int to_row) {
@@ -88,18 +76,18 @@ struct AttentionProblem {
     std::int64_t rows() const { return sizes.length * group(); }
     std::int64_t blocks() const { return (rows() + attention_tile - 1) / attention_tile; }
 
-    /// Copies the vectors of keys or values begin … end-1 of one head to consecutive memory.
-    void gather(const T* from, const AttentionLayout& layout, std::int64_t b, std::int64_t head, std::int64_t begin,
-                std::int64_t end, S* to) const {
+    /// Packs the keys or values of one head, from `begin` on.
+    template <class Factors>
+    void pack(const T* from, const AttentionLayout& layout, std::int64_t b, std::int64_t head, std::int64_t begin,
+              AttentionTiles<S, Factors>& tiles) const {
         const auto dim = static_cast<int>(sizes.head_dim);
-        std::int64_t offsets[attention_tile];
-        for (; begin < end; begin += attention_tile, to += attention_tile * dim) {
-            const auto count = static_cast<int>(std::min<std::int64_t>(attention_tile, end - begin));
+        tiles.pack([&](std::int64_t first, int count, S* to) {
+            std::int64_t offsets[attention_tile];
             for (int i = 0; i < count; ++i) {
-                offsets[i] = layout.at(b, begin + i, head);
+                offsets[i] = layout.at(b, begin + first + i, head);
             }
             attention_gather(count, dim, from, offsets, S(1), to, dim);
-        }
+        });
     }
 };
 
@@ -203,15 +191,31 @@ void attention_scatter(const AttentionQueries<T>& queries, int dim, compute_t<T>
     }
 }
 
+/// The scale of the scores: what the queries are multiplied by, and the rest of it.
+template <class S, class Factors>
+struct AttentionScale {
+    S of_queries, rest[attention_tile];
+
+    explicit AttentionScale(double scale) : of_queries(Factors::scale_of_queries(static_cast<S>(scale))) {
+        std::fill_n(rest, attention_tile, static_cast<S>(scale) / of_queries);
+    }
+    /// Multiplies a tile [keys, queries] by the rest.
+    void finish(int keys, int queries, S* values) const {
+        if (rest[0] != S(1)) {
+            simd::run_for_isa<AttentionScaleColumns>(keys, queries, static_cast<const S*>(rest), values);
+        }
+    }
+};
+
 /// The forward pass for up to attention_chunk blocks of queries, from `block0`, of one key-value head.
-template <class T>
+template <class Factors, class T>
 void attention_forward_task(const AttentionProblem<T>& problem, std::int64_t batch, std::int64_t kv_head,
                             std::int64_t block0, T* y, compute_t<T>* logsumexp) {
     using S = compute_t<T>;
     constexpr int tile = attention_tile;
     const AttentionSizes& s = problem.sizes;
     const AttentionLayout output_layout = attention_output_layout(s);
-    const int dim = static_cast<int>(s.head_dim);
+    const int dim = static_cast<int>(s.head_dim), padded = Factors::padded(dim);
     std::vector<AttentionQueries<T>> queries;
     std::int64_t first = s.length_kv, last = -1;
     for (std::int64_t b = block0; b < std::min(block0 + attention_chunk, problem.blocks()); ++b) {
@@ -220,27 +224,35 @@ void attention_forward_task(const AttentionProblem<T>& problem, std::int64_t bat
         last = std::max(last, block.max_high);
     }
     first = first / tile * tile; // tiles begin at multiples of 64: so do the counters of dropout
-    AttentionScratch<S> scratch(2 * (last + 1 - first) * dim + 3 * tile * dim + 2 * tile * tile + 4 * tile);
-    S *all_keys = scratch.take((last + 1 - first) * dim), *all_values = scratch.take((last + 1 - first) * dim);
-    S *q = scratch.take(tile * dim), *q_t = scratch.take(tile * dim), *output = scratch.take(tile * dim);
+    [[maybe_unused]] const Factors factors{};
+    const AttentionScale<S, Factors> scale(problem.rule.scale);
+    AttentionTiles<S, Factors> keys(last + 1 - first, dim, true, false), values(last + 1 - first, dim, false, true);
+    problem.pack(problem.k, problem.k_layout, batch, kv_head, first, keys);
+    problem.pack(problem.v, problem.v_layout, batch, kv_head, first, values);
+    AttentionScratch<S> scratch(3 * tile * padded + 2 * tile * tile + 4 * tile + Factors::right_room(dim, tile) +
+                                Factors::right_room(tile, tile) + Factors::left_room(tile, dim));
+    S *q = scratch.take(tile * padded), *q_t = scratch.take(tile * padded), *output = scratch.take(tile * padded);
     S *scores = scratch.take(tile * tile), *mask = scratch.take(tile * tile), *bounds = scratch.take(2 * tile);
     S *maxima = scratch.take(tile), *sums = scratch.take(tile);
-    problem.gather(problem.k, problem.k_layout, batch, kv_head, first, last + 1, all_keys);
-    problem.gather(problem.v, problem.v_layout, batch, kv_head, first, last + 1, all_values);
+    S *packed_q = scratch.take(Factors::right_room(dim, tile)),
+      *packed_p = scratch.take(Factors::right_room(tile, tile));
 
     for (const AttentionQueries<T>& block : queries) {
-        block.gather(problem.q, problem.q_layout, dim, S(problem.rule.scale), q, dim);
+        block.gather(problem.q, problem.q_layout, dim, scale.of_queries, q, dim);
         attention_transpose(block.count, dim, q, dim, q_t);
-        std::fill_n(output, dim * tile, S(0));
+        const AttentionRight<S> query = Factors::right(dim, q_t, tile, packed_q);
+        std::fill_n(output, padded * tile, S(0));
         std::fill_n(maxima, tile, AttentionSoftmax::unseen<S>);
         std::fill_n(sums, tile, S(0));
         for (std::int64_t key0 = block.min_low / tile * tile; key0 <= block.max_high; key0 += tile) {
             const auto count = static_cast<int>(std::min<std::int64_t>(tile, block.max_high + 1 - key0));
-            const S *keys = all_keys + (key0 - first) * dim, *values = all_values + (key0 - first) * dim;
-            attention_product<S>(count, block.count, dim, keys, dim, 1, q_t, tile, scores, tile, false);
+            const auto index = static_cast<std::size_t>((key0 - first) / tile);
+            Factors::multiply(count, block.count, dim, keys.rows[index], query, scores, tile, false);
+            scale.finish(count, block.count, scores);
             simd::run_for_isa<AttentionSoftmax>(count, block.count, scores, block.window(key0, count, bounds),
                                                 block.factors(problem, key0, count, mask), maxima, sums, output, dim);
-            attention_product<S>(dim, block.count, count, values, 1, dim, scores, tile, output, tile, true);
+            Factors::multiply(dim, block.count, count, values.columns[index],
+                              Factors::right(count, scores, tile, packed_p), output, tile, true);
         }
         for (int i = 0; i < block.count; ++i) {
             logsumexp[block.row[i]] = maxima[i] + std::log(sums[i]);
@@ -260,38 +272,48 @@ struct AttentionGradients {
 };
 
 /// The backward pass for one key-value head.
-template <class T>
+template <class Factors, class T>
 void attention_backward_task(const AttentionProblem<T>& problem, std::int64_t batch, std::int64_t kv_head, const T* y,
                              const compute_t<T>* logsumexp, const T* dy, const AttentionGradients<T>& gradients) {
     using S = compute_t<T>;
     constexpr int tile = attention_tile;
     const AttentionSizes& s = problem.sizes;
     const AttentionLayout output_layout = attention_output_layout(s);
-    const int dim = static_cast<int>(s.head_dim), padded = (dim + 15) / 16 * 16; // room for whole vectors
-    const std::int64_t key_sums = s.length_kv * padded;
-    AttentionScratch<S> scratch(2 * key_sums + 2 * s.length_kv * dim + 3 * tile * tile + 4 * tile +
-                                tile * (3 * dim + 2 * padded));
+    const int dim = static_cast<int>(s.head_dim), padded = Factors::padded(dim); // room for whole vectors
+    const std::int64_t key_sums = (s.length_kv + tile - 1) / tile * tile * padded;
+    [[maybe_unused]] const Factors factors{};
+    const AttentionScale<S, Factors> scale(problem.rule.scale);
+    AttentionTiles<S, Factors> keys(s.length_kv, dim, true, true), values(s.length_kv, dim, true, false);
+    problem.pack(problem.k, problem.k_layout, batch, kv_head, 0, keys);
+    problem.pack(problem.v, problem.v_layout, batch, kv_head, 0, values);
+    const std::int64_t right_t = Factors::right_room(dim, tile), right = Factors::right_room(tile, dim);
+    const std::int64_t square = std::max(Factors::right_room(tile, tile), Factors::left_room(tile, tile));
+    AttentionScratch<S> scratch(2 * key_sums + 3 * tile * tile + 4 * tile + 5 * tile * padded + 2 * right_t +
+                                2 * right + square);
     S *dk = scratch.take(key_sums), *dv = scratch.take(key_sums);
-    S *all_keys = scratch.take(s.length_kv * dim), *all_values = scratch.take(s.length_kv * dim);
     S *scores = scratch.take(tile * tile), *slopes = scratch.take(tile * tile), *mask = scratch.take(tile * tile);
     S *bounds = scratch.take(2 * tile), *shift = scratch.take(tile), *delta = scratch.take(tile);
     S *q = scratch.take(tile * padded), *dout = scratch.take(tile * padded); // [queries, head_dim]
-    S *q_t = scratch.take(tile * dim), *dout_t = scratch.take(tile * dim),
-      *dq_t = scratch.take(tile * dim); // transposed
+    S *q_t = scratch.take(tile * padded), *dout_t = scratch.take(tile * padded),
+      *dq_t = scratch.take(tile * padded); // transposed
+    S *packed_q_t = scratch.take(right_t), *packed_dout_t = scratch.take(right_t);
+    S *packed_q = scratch.take(right), *packed_dout = scratch.take(right), *packed = scratch.take(square);
     std::fill_n(dk, key_sums, S(0));
     std::fill_n(dv, key_sums, S(0));
     std::fill_n(q, tile * padded, S(0));
     std::fill_n(dout, tile * padded, S(0));
-    problem.gather(problem.k, problem.k_layout, batch, kv_head, 0, s.length_kv, all_keys);
-    problem.gather(problem.v, problem.v_layout, batch, kv_head, 0, s.length_kv, all_values);
 
     for (std::int64_t b = 0; b < problem.blocks(); ++b) {
         const AttentionQueries<T> block(problem, batch, kv_head, b * tile);
-        std::fill_n(dq_t, tile * dim, S(0));
-        block.gather(problem.q, problem.q_layout, dim, S(problem.rule.scale), q, padded);
+        std::fill_n(dq_t, tile * padded, S(0));
+        block.gather(problem.q, problem.q_layout, dim, scale.of_queries, q, padded);
         attention_transpose(block.count, dim, q, padded, q_t);
         block.gather(dy, output_layout, dim, S(1), dout, padded);
         attention_transpose(block.count, dim, dout, padded, dout_t);
+        const AttentionRight<S> query_t = Factors::right(dim, q_t, tile, packed_q_t),
+                                dy_t = Factors::right(dim, dout_t, tile, packed_dout_t),
+                                query = Factors::right(block.count, q, padded, packed_q),
+                                dy_rows = Factors::right(block.count, dout, padded, packed_dout);
         for (int i = 0; i < tile; ++i) {
             const int lane = std::min(i, block.count - 1);
             delta[i] = static_cast<S>(
@@ -300,26 +322,29 @@ void attention_backward_task(const AttentionProblem<T>& problem, std::int64_t ba
         }
         for (std::int64_t key0 = block.min_low / tile * tile; key0 <= block.max_high; key0 += tile) {
             const auto count = static_cast<int>(std::min<std::int64_t>(tile, block.max_high + 1 - key0));
-            const S *keys = all_keys + key0 * dim, *values = all_values + key0 * dim;
-            attention_product<S>(count, block.count, dim, keys, dim, 1, q_t, tile, scores, tile, false);
-            attention_product<S>(count, block.count, dim, values, dim, 1, dout_t, tile, slopes, tile, false);
+            const auto index = static_cast<std::size_t>(key0 / tile);
+            Factors::multiply(count, block.count, dim, keys.rows[index], query_t, scores, tile, false);
+            Factors::multiply(count, block.count, dim, values.rows[index], dy_t, slopes, tile, false);
+            scale.finish(count, block.count, scores);
             simd::run_for_isa<AttentionSoftmaxGradient>(count, block.count, scores, slopes,
                                                         block.window(key0, count, bounds),
                                                         block.factors(problem, key0, count, mask), shift, delta);
+            scale.finish(count, block.count, slopes);
             if (gradients.dv != nullptr) {
-                attention_product<S>(count, dim, block.count, scores, tile, 1, dout, padded, dv + key0 * padded, padded,
-                                     true);
+                Factors::multiply(count, dim, block.count, Factors::rows(count, block.count, scores, tile, packed),
+                                  dy_rows, dv + key0 * padded, padded, true);
             }
             if (gradients.dk != nullptr) {
-                attention_product<S>(count, dim, block.count, slopes, tile, 1, q, padded, dk + key0 * padded, padded,
-                                     true);
+                Factors::multiply(count, dim, block.count, Factors::rows(count, block.count, slopes, tile, packed),
+                                  query, dk + key0 * padded, padded, true);
             }
             if (gradients.dq != nullptr) {
-                attention_product<S>(dim, block.count, count, keys, 1, dim, slopes, tile, dq_t, tile, true);
+                Factors::multiply(dim, block.count, count, keys.columns[index],
+                                  Factors::right(count, slopes, tile, packed), dq_t, tile, true);
             }
         }
         if (gradients.dq != nullptr) {
-            std::fill_n(shift, tile, S(problem.rule.scale));
+            std::fill_n(shift, tile, scale.of_queries);
             attention_scatter(block, dim, dq_t, shift, gradients.dq_layout, dout_t, gradients.dq);
         }
     }
@@ -342,6 +367,20 @@ AttentionProblem<T> attention_problem(const AttentionSizes& sizes, const T* q, c
     return {sizes, q, k, v, q_layout, k_layout, v_layout, document_start, rule, dropout};
 }
 
+/// Calls visit.operator()<Factors>() with those that the instruction set in use multiplies fastest.
+template <class T, class Visit>
+void with_attention_factors(const Visit& visit) {
+#if defined(__x86_64__)
+    if constexpr (std::same_as<T, bf16>) {
+        if (simd::active_isa() == simd::Isa::amx_bf16) {
+            visit.template operator()<AttentionPairs>();
+            return;
+        }
+    }
+#endif
+    visit.template operator()<AttentionValues<compute_t<T>>>();
+}
+
 } // namespace detail
 
 /// y = softmax(scale · q·kᵀ)·v for every head; y is contiguous [batch, length, heads · head_dim], and `logsumexp`, of
@@ -358,8 +397,10 @@ void attention_forward(Cpu, const AttentionSizes& sizes, const T* q, const Atten
     parallel_for(sizes.batch * sizes.kv_heads * chunks, [&](std::int64_t task) {
         const std::int64_t head = task / chunks;
         const std::int64_t chunk = chunks - 1 - task % chunks; // the longest first
-        detail::attention_forward_task(problem, head / sizes.kv_heads, head % sizes.kv_heads,
-                                       chunk * detail::attention_chunk, y, logsumexp);
+        detail::with_attention_factors<T>([&]<class Factors>() {
+            detail::attention_forward_task<Factors>(problem, head / sizes.kv_heads, head % sizes.kv_heads,
+                                                    chunk * detail::attention_chunk, y, logsumexp);
+        });
     });
 }
 
@@ -375,8 +416,10 @@ void attention_backward(Cpu, const AttentionSizes& sizes, const T* q, const Atte
         detail::attention_problem(sizes, q, q_layout, k, k_layout, v, v_layout, document_start, rule, seed);
     const detail::AttentionGradients<T> gradients{dq, dk, dv, dq_layout, dk_layout, dv_layout};
     parallel_for(sizes.batch * sizes.kv_heads, [&](std::int64_t head) {
-        detail::attention_backward_task(problem, head / sizes.kv_heads, head % sizes.kv_heads, y, logsumexp, dy,
-                                        gradients);
+        detail::with_attention_factors<T>([&]<class Factors>() {
+            detail::attention_backward_task<Factors>(problem, head / sizes.kv_heads, head % sizes.kv_heads, y,
+                                                     logsumexp, dy, gradients);
+        });
     });
 }
 

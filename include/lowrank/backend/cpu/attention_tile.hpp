@@ -76,13 +76,6 @@ struct AttentionProduct {
     }
 };
 
-/// AttentionProduct for the instruction set in use: one instantiation for every type S.
-template <class S>
-void attention_product(int m, int n, int k, const S* a, int a_row, int a_step, const S* b, int b_row, S* c, int c_row,
-                       bool accumulate) {
-    simd::run_for_isa<AttentionProduct>(m, n, k, a, a_row, a_step, b, b_row, c, c_row, accumulate);
-}
-
 /// Which keys of a tile, counted from its first, each query sees: low … high. Null pointers: all of them.
 template <class S>
 struct AttentionWindow {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 
 namespace lowrank {
 namespace detail {
@@ -77,10 +78,7 @@ void scale_by(Cpu, std::int64_t n, const T* x, const C* factor, T* y) {
 template <class From, class To>
 void gather_rows(Cpu, std::int64_t count, std::int64_t n, const std::int32_t* index, const From* from, To* to) {
     for (std::int64_t i = 0; i < count; ++i) {
-        const From* row = from + index[i] * n;
-        for (std::int64_t j = 0; j < n; ++j) {
-            to[i * n + j] = convert<To>(row[j]);
-        }
+        copy_block(1, n, from + index[i] * n, n, to + i * n, n, 1);
     }
 }
 
@@ -88,10 +86,7 @@ void gather_rows(Cpu, std::int64_t count, std::int64_t n, const std::int32_t* in
 template <class From, class To>
 void scatter_rows(Cpu, std::int64_t count, std::int64_t n, const std::int32_t* index, const From* from, To* to) {
     for (std::int64_t i = 0; i < count; ++i) {
-        To* row = to + index[i] * n;
-        for (std::int64_t j = 0; j < n; ++j) {
-            row[j] = convert<To>(from[i * n + j]);
-        }
+        copy_block(1, n, from + i * n, n, to + index[i] * n, n, 1);
     }
 }
 

@@ -5,109 +5,21 @@
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "lowrank/backend/cpu/matmul_amx.hpp"
 #include "lowrank/backend/cpu/matmul_epilogue.hpp"
+#include "lowrank/backend/cpu/matmul_tasks.hpp"
+#include "lowrank/backend/cpu/matmul_thin.hpp"
 #include "lowrank/backend/cpu/matmul_tile.hpp"
-#include "lowrank/backend/cpu/matrix_operand.hpp"
 #include "lowrank/core/parallel.hpp"
 #include "lowrank/core/storage.hpp"
 #include "lowrank/simd/dispatch.hpp"
 
 namespace lowrank {
 namespace detail {
-
-/// How a product is cut into blocks, for registers of `width` floats. In elements; all row counts are multiples of the
-/// tile's rows. The order in which an element's products are summed does not depend on it.
-struct MatmulBlocks {
-    int tile_rows;
-    std::int64_t panel;             // columns of a panel of B
-    std::int64_t group = 4 * panel; // columns of a task
-    std::int64_t rows = 0;          // rows of a task
-    std::int64_t k = 0;             // steps of k between visits of the sums
-    std::int64_t cached_rows = 0;   // rows of it whose sums stay in the cache over all of k
-    bool keeps_b = false;           // B stays packed, over all of k, for the rows behind these
-    bool by_rows = false;           // B's rows are read in long runs, a few at a time
-
-    /// For a product of m rows, n columns and k steps. Each task packs its panels, so a task has many rows; but there
-    /// are to be three tasks for a thread. A single strip of rows waits for the memory that B lies in: there B is read
-    /// in its own order.
-    template <class C>
-    static MatmulBlocks of(int width, std::int64_t m, std::int64_t n, std::int64_t k, bool b_has_contiguous_rows) {
-        constexpr std::int64_t most_rows = 1152, least_strips = 12, most_cached_strips = 25, most_k = 272;
-        constexpr std::int64_t most_panels = 16, few = 8; // by rows: their sets in the cache differ
-        MatmulBlocks blocks{.tile_rows = tile_rows_of(width), .panel = tile_vectors_of(width) * tile_lanes<C>(width)};
-        const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
-        const std::int64_t tasks = std::max(
-            pieces(m, most_rows), std::min(pieces(3 * num_threads(), pieces(n, blocks.group)), strips / least_strips));
-        blocks.rows = pieces(strips, tasks) * blocks.tile_rows;
-        blocks.cached_rows = std::min(blocks.rows, most_cached_strips * blocks.tile_rows);
-        blocks.keeps_b = blocks.rows > blocks.cached_rows;
-        blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most_k)));
-        if (strips == 1 && b_has_contiguous_rows) {
-            blocks.by_rows = true;
-            blocks.k = few;
-            blocks.group = std::clamp<std::int64_t>(pieces(panels, 2 * num_threads()), 1, most_panels) * blocks.panel;
-        }
-        return blocks;
-    }
-
-    /// How many pieces of at most `most` cover `whole`.
-    static constexpr std::int64_t pieces(std::int64_t whole, std::int64_t most) { return (whole + most - 1) / most; }
-};
-
-/// A product whose left factor is packed: all that its tasks share.
-template <class T, class Out>
-struct MatmulTasks {
-    using C = compute_t<T>;
-    std::int64_t m, n;
-    std::int64_t first, k; // steps first … first + k - 1 of all segments one after the other
-    std::span<const MatmulSegment<T, Cpu>> segments;
-    MatmulBlocks blocks;
-    const C* initial;  // [m, n]: where the sums begin; null: at zero
-    const C* packed_a; // strips of tile-rows rows, each k × tile-rows
-    Out* out;          // [m, n], row-major
-    MatmulEpilogue<T, Out> epilogue;
-
-    /// Calls visit(segment, first row of its B, rows, rows before these) for the parts of `count` steps, k0 after the
-    /// first.
-    template <class Visit>
-    void for_steps(std::int64_t k0, std::int64_t count, const Visit& visit) const {
-        std::int64_t begin = -first;
-        for (const MatmulSegment<T, Cpu>& segment : segments) {
-            const std::int64_t from = std::max(k0, begin), to = std::min(k0 + count, begin + segment.k);
-            if (from < to) {
-                visit(segment, from - begin, to - from, from - k0);
-            }
-            begin += segment.k;
-        }
-    }
-
-    /// Packs steps k0 … k0 + count - 1 of B, `columns` from `column` on, into rows of `stride` values.
-    void pack(std::int64_t k0, std::int64_t count, std::int64_t column, std::int64_t columns, std::int64_t stride,
-              C* target) const {
-        if (columns < stride) {
-            std::fill(target, target + count * stride, C(0));
-        }
-        for_steps(k0, count, [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t before) {
-            C* part = target + before * stride;
-            read_block(segment.b, row, rows, column, columns, part, stride);
-            if (segment.scale != C(1)) {
-                for (std::int64_t i = 0; i < rows * stride; ++i) {
-                    part[i] *= segment.scale;
-                }
-            }
-        });
-    }
-
-    /// Asks the caches for steps of B that will be packed soon.
-    void prefetch(std::int64_t k0, std::int64_t count, std::int64_t column, std::int64_t columns) const {
-        for_steps(k0, count, [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t) {
-            prefetch_block(segment.b, row, rows, column, columns);
-        });
-    }
-};
 
 /// The block of B that is packed next. It is fetched into the cache a little before each of `strips` strips.
 template <class T, class Out>
@@ -142,9 +54,9 @@ struct MultiplyBlock {
     LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t row0, std::int64_t column0,
                                    std::int64_t next_column, compute_t<T>* sums, compute_t<T>* packed_b) {
         using C = compute_t<T>;
-        constexpr int lanes = tile_lanes<C>(Width), vectors = tile_vectors_of(Width), panel = vectors * lanes;
-        constexpr int tile_rows = tile_rows_of(Width);
+        constexpr int lanes = tile_lanes<C>(Width);
         const MatmulBlocks& blocks = problem.blocks;
+        const std::int64_t panel = blocks.panel, tile_rows = blocks.tile_rows;
         const std::int64_t rows = std::min(blocks.rows, problem.m - row0);
         const std::int64_t columns = std::min(blocks.group, problem.n - column0);
         const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
@@ -173,7 +85,7 @@ struct MultiplyBlock {
                     const int width = static_cast<int>(std::min<std::int64_t>(panel, columns - p));
                     for (std::int64_t r = r0; r < end; r += tile_rows) {
                         ahead.fetch();
-                        const C* a = problem.packed_a + (row0 + r) * problem.k + k0 * tile_rows;
+                        const C* a = problem.a.from(row0 + r, k0);
                         C* c = sums + (is_single ? 0 : p * blocks.cached_rows + (r - r0) * panel);
                         const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
                         const bool adds = k0 != 0 || problem.initial != nullptr;
@@ -181,7 +93,7 @@ struct MultiplyBlock {
                             std::copy_n(problem.initial + (row0 + r + i) * problem.n + column0 + p, width,
                                         c + i * panel);
                         }
-                        multiply_columns<C, Width>(width, count, a, 1, tile_rows, b, b_stride, c, k, adds);
+                        multiply<Width>(problem, width, count, a, b, b_stride, c, k, adds);
                         if (is_last) {
                             for (std::int64_t i = 0; i < count; ++i) {
                                 finish_row<lanes>(problem.epilogue, c + i * panel, width, column0 + p,
@@ -194,71 +106,29 @@ struct MultiplyBlock {
             } while (k0 < problem.k);
         }
     }
-};
 
-/// Some rows of a product of so few columns that B is one panel, packed by the caller: the left factor is read where it
-/// lies, because packing it would take as long.
-struct MultiplyNarrow {
-    template <int Width, class T, class Out>
-    LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t begin, std::int64_t end,
-                                   const T* packed_b, std::int64_t b_stride) {
-        constexpr int lanes = tile_lanes<T>(Width), panel = tile_vectors_of(Width) * lanes;
-        constexpr int tile_rows = tile_rows_of(Width);
-        const int width = static_cast<int>(problem.n);
-        for (std::int64_t row = begin; row < end; row += tile_rows) {
-            const std::int64_t count = std::min<std::int64_t>(tile_rows, end - row);
-            T sums[tile_rows * panel];
-            std::fill(sums, sums + count * panel, T(0));
-            for (std::int64_t i = 0; problem.initial != nullptr && i < count; ++i) {
-                std::copy_n(problem.initial + (row + i) * problem.n, width, sums + i * panel);
+  private:
+    /// One strip by one panel.
+    template <int Width, class T, class Out, class C>
+    LOWRANK_INLINE static void multiply([[maybe_unused]] const MatmulTasks<T, Out>& problem, int width,
+                                        std::int64_t count, const C* a, const C* b, std::int64_t b_stride, C* c,
+                                        std::int64_t k, bool adds) {
+#if defined(__x86_64__)
+        if constexpr (std::same_as<T, bf16> && Width == 16) {
+            if (problem.tile.is_amx) {
+                multiply_amx_tile(count, width, a, problem.a.row, b, b_stride, c, problem.blocks.panel, k, adds);
+                return;
             }
-            std::int64_t before = -problem.first; // as for_steps, whose lambda would lack this instruction set
-            for (const MatmulSegment<T, Cpu>& segment : problem.segments) {
-                const std::int64_t from = std::max<std::int64_t>(0, before);
-                const std::int64_t to = std::min(problem.k, before + segment.k), stride = segment.a.row_stride;
-                if (from < to) {
-                    const T* a = segment.a.data + row * stride + (from - before);
-                    multiply_columns<T, Width>(width, count, a, stride, 1, packed_b + from * b_stride, b_stride, sums,
-                                               to - from, true);
-                }
-                before += segment.k;
-            }
-            for (std::int64_t i = 0; i < count; ++i) {
-                finish_row<lanes>(problem.epilogue, sums + i * panel, width, 0, (row + i) * problem.n, problem.out);
+            if (problem.tile.kind == Packed::bf16_pairs) {
+                multiply_columns<C, Width, Packed::bf16_pairs>(width, count, a, problem.a.row, problem.a.step, b,
+                                                               b_stride, c, k, adds);
+                return;
             }
         }
+#endif
+        multiply_columns<C, Width>(width, count, a, 1, tile_rows_of(Width), b, b_stride, c, k, adds);
     }
 };
-
-/// Packs the rows of the left factors into strips: within a strip, the rows' values of one step of k lie together.
-template <class T, class Out>
-void pack_strips(const MatmulTasks<T, Out>& problem, compute_t<T>* target) {
-    const std::int64_t tile_rows = problem.blocks.tile_rows, strips = MatmulBlocks::pieces(problem.m, tile_rows);
-    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(problem.k, 1)));
-    parallel_chunks(strips, grain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t strip = begin; strip < end; ++strip) {
-            const std::int64_t row = strip * tile_rows, rows = std::min(tile_rows, problem.m - row);
-            problem.for_steps(0, problem.k,
-                              [&](const auto& segment, std::int64_t k0, std::int64_t k, std::int64_t before) {
-                                  read_block(segment.a.transposed(), k0, k, row, rows,
-                                             target + row * problem.k + before * tile_rows, tile_rows);
-                              });
-        }
-    });
-}
-
-/// A product of at most a panel's columns, with left factors of contiguous rows in the type of the sums.
-template <class T, class Out>
-void multiply_narrow(const MatmulTasks<T, Out>& problem) {
-    const std::int64_t lanes = tile_lanes<T>(simd::width_of(simd::active_isa()));
-    const std::int64_t b_stride = MatmulBlocks::pieces(problem.n, lanes) * lanes;
-    auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(problem.k * b_stride) * sizeof(T));
-    T* packed_b = static_cast<T*>(memory.mutable_data());
-    problem.pack(0, problem.k, 0, problem.n, b_stride, packed_b);
-    parallel_chunks(problem.m, 8 * problem.blocks.tile_rows, [&](std::int64_t begin, std::int64_t end) {
-        simd::run_for_isa<MultiplyNarrow>(problem, begin, end, packed_b, b_stride);
-    });
-}
 
 /// The product over the problem's steps of k.
 template <class T, class Out>
@@ -273,11 +143,29 @@ void multiply(MatmulTasks<T, Out> problem) {
             return;
         }
     }
+#if defined(__x86_64__)
+    if constexpr (std::same_as<T, bf16>) {
+        const auto has_contiguous_rows = [](const auto& segment) { return rows_are_contiguous(segment.b); };
+        if (problem.tile.is_amx && problem.m <= amx_tile / 2 && problem.initial == nullptr &&
+            std::none_of(problem.segments.begin(), problem.segments.end(), has_contiguous_rows)) {
+            multiply_few(problem);
+            return;
+        }
+    }
+#endif
     const std::int64_t padded = MatmulBlocks::pieces(problem.m, blocks.tile_rows) * blocks.tile_rows;
-    auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * problem.k) * sizeof(C));
+    const bool is_paired = problem.tile.kind == Packed::bf16_pairs;
+    // An odd number of cache lines to a row of pairs: then a tile's rows do not compete for the same sets of the cache.
+    const std::int64_t stride = is_paired ? (problem.k / pair_chunk | 1) * pair_chunk : problem.k;
+    auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * stride) * sizeof(C));
     C* packed_a = static_cast<C*>(memory.mutable_data());
-    pack_strips(problem, packed_a);
-    problem.packed_a = packed_a;
+    problem.a =
+        is_paired ? PackedRows<C>{packed_a, stride, stride, 1} : PackedRows<C>{packed_a, stride, 1, blocks.tile_rows};
+    if constexpr (std::same_as<T, bf16>) {
+        is_paired ? pack_pairs(problem, stride, packed_a) : pack_strips(problem, packed_a);
+    } else {
+        pack_strips(problem, packed_a);
+    }
     const std::int64_t row_blocks = MatmulBlocks::pieces(problem.m, blocks.rows);
     const std::int64_t groups = MatmulBlocks::pieces(problem.n, blocks.group);
     const std::int64_t sums_of_task = (problem.k <= blocks.k ? blocks.tile_rows : blocks.cached_rows) * blocks.group;
@@ -286,6 +174,12 @@ void multiply(MatmulTasks<T, Out> problem) {
         const std::int64_t next = task + num_threads(); // of this thread, when all tasks take the same time
         auto scratch = Storage<Cpu>::allocate(static_cast<std::size_t>(sums_of_task + packed_b_of_task) * sizeof(C));
         C* sums = static_cast<C*>(scratch.mutable_data());
+#if defined(__x86_64__)
+        std::optional<AmxRegisters> registers;
+        if (problem.tile.is_amx) {
+            registers.emplace();
+        }
+#endif
         simd::run_for_isa<MultiplyBlock>(problem, task % row_blocks * blocks.rows, task / row_blocks * blocks.group,
                                          next / row_blocks * blocks.group, sums, sums + sums_of_task);
     });
@@ -318,9 +212,10 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     if (m == 0 || n == 0) {
         return;
     }
-    std::int64_t k = 0;
+    const auto tile = detail::MatmulTile::of<T>(simd::active_isa());
+    std::int64_t k = 0; // steps
     for (const MatmulSegment<T, Cpu>& segment : segments) {
-        k += segment.k;
+        k += tile.steps_of(segment.k);
     }
     // The products with the first of them, where its weight forms them by itself.
     std::vector<C> initial;
@@ -330,22 +225,22 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     const C* sums = nullptr;
     if (!initial.empty()) {
         sums = initial.data();
-        k -= segments.front().k;
+        k -= tile.steps_of(segments.front().k);
         segments = segments.subspan(1);
     }
     // The packed left factor of a very long inner dimension, such as a vocabulary, would be as large as the factor.
     constexpr std::int64_t long_k = 8192;
     const bool can_add = std::same_as<Out, C> && epilogue.is_plain();
     const std::int64_t parts = can_add ? detail::MatmulBlocks::pieces(k, long_k) : 1;
-    const std::int64_t step = detail::MatmulBlocks::pieces(k, std::max<std::int64_t>(parts, 1));
+    const std::int64_t step =
+        tile.steps_of(tile.numbers_of(detail::MatmulBlocks::pieces(k, std::max<std::int64_t>(parts, 1))));
     const bool b_by_rows = !segments.empty() && detail::rows_are_contiguous(segments.front().b);
-    const int width = simd::width_of(simd::active_isa());
     MatmulEpilogue<T, Out> e = epilogue;
     std::int64_t first = 0;
     do { // once without any k, too
         const std::int64_t steps = std::min(step, k - first);
-        const auto blocks = detail::MatmulBlocks::of<C>(width, m, n, steps, b_by_rows);
-        detail::multiply(detail::MatmulTasks<T, Out>{m, n, first, steps, segments, blocks, sums, nullptr, out, e});
+        const auto blocks = detail::MatmulBlocks::of(tile, m, n, steps, b_by_rows);
+        detail::multiply(detail::MatmulTasks<T, Out>{m, n, first, steps, segments, tile, blocks, sums, {}, out, e});
         sums = nullptr;
         e.accumulate = true;
         first += steps;

@@ -21,9 +21,22 @@ constexpr int tile_vectors_of(int width) {
     return width == 16 ? 3 : 2;
 }
 
+/// What the numbers of packed factors are: values, or pairs of bf16 that are neighbours in k.
+enum class Packed { values, bf16_pairs };
+
+/// sum += x·y, or the sum of a pair's products.
+template <Packed Kind, class V, class X>
+LOWRANK_INLINE V add_products(V sum, X x, V y) {
+    if constexpr (Kind == Packed::bf16_pairs) {
+        return simd::accumulate_pairs(sum, x, y);
+    } else {
+        return simd::accumulate(sum, x, y);
+    }
+}
+
 /// c[R, Vectors·lanes] (+)= a[R, k]·b[k, Vectors·lanes]. Element (r, i) of a lies at r·a_row + i·a_step; rows of b are
 /// `b_row` apart and rows of c `c_row`.
-template <class C, int Lanes, int R, int Vectors>
+template <class C, int Lanes, int R, int Vectors, Packed Kind = Packed::values>
 [[gnu::always_inline]] inline void multiply_tile(const C* a, std::int64_t a_row, std::int64_t a_step, const C* b,
                                                  std::int64_t b_row, C* c, std::int64_t c_row, std::int64_t k,
                                                  bool accumulate) {
@@ -55,13 +68,13 @@ template <class C, int Lanes, int R, int Vectors>
             if (r % 3 == 1) {
 #pragma GCC unroll 4
                 for (int j = 0; j < Vectors; ++j) {
-                    sum[r][j] = simd::accumulate(sum[r][j], a + i * a_step + r * a_row, column[j]);
+                    sum[r][j] = add_products<Kind>(sum[r][j], a + i * a_step + r * a_row, column[j]);
                 }
             } else {
                 const V row = V(a[i * a_step + r * a_row]);
 #pragma GCC unroll 4
                 for (int j = 0; j < Vectors; ++j) {
-                    sum[r][j] = simd::accumulate(sum[r][j], row, column[j]);
+                    sum[r][j] = add_products<Kind>(sum[r][j], row, column[j]);
                 }
             }
         }
@@ -77,38 +90,38 @@ template <class C, int Lanes, int R, int Vectors>
 
 /// A strip of up to tile_rows_of(Width) rows: the full tile, or for the last rows of a matrix smaller ones. `a` and `b`
 /// lie as for a tile, and c has rows of a panel.
-template <class C, int Width, int Vectors>
+template <class C, int Width, int Vectors, Packed Kind>
 [[gnu::always_inline]] inline void multiply_strip(std::int64_t rows, const C* a, std::int64_t a_row,
                                                   std::int64_t a_step, const C* b, std::int64_t b_row, C* c,
                                                   std::int64_t k, bool accumulate) {
     constexpr int lanes = tile_lanes<C>(Width), full = tile_rows_of(Width), panel = tile_vectors_of(Width) * lanes;
     if (rows == full) {
-        multiply_tile<C, lanes, full, Vectors>(a, a_row, a_step, b, b_row, c, panel, k, accumulate);
+        multiply_tile<C, lanes, full, Vectors, Kind>(a, a_row, a_step, b, b_row, c, panel, k, accumulate);
         return;
     }
     std::int64_t r = 0;
     for (; r + 4 <= rows; r += 4) {
-        multiply_tile<C, lanes, 4, Vectors>(a + r * a_row, a_row, a_step, b, b_row, c + r * panel, panel, k,
-                                            accumulate);
+        multiply_tile<C, lanes, 4, Vectors, Kind>(a + r * a_row, a_row, a_step, b, b_row, c + r * panel, panel, k,
+                                                  accumulate);
     }
     for (; r < rows; ++r) {
-        multiply_tile<C, lanes, 1, Vectors>(a + r * a_row, a_row, a_step, b, b_row, c + r * panel, panel, k,
-                                            accumulate);
+        multiply_tile<C, lanes, 1, Vectors, Kind>(a + r * a_row, a_row, a_step, b, b_row, c + r * panel, panel, k,
+                                                  accumulate);
     }
 }
 
 /// The same for as many vectors as hold `columns`, a panel's or fewer.
-template <class C, int Width>
+template <class C, int Width, Packed Kind = Packed::values>
 [[gnu::always_inline]] inline void multiply_columns(int columns, std::int64_t rows, const C* a, std::int64_t a_row,
                                                     std::int64_t a_step, const C* b, std::int64_t b_row, C* c,
                                                     std::int64_t k, bool accumulate) {
     constexpr int lanes = tile_lanes<C>(Width);
     if (columns <= lanes) {
-        multiply_strip<C, Width, 1>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
+        multiply_strip<C, Width, 1, Kind>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
     } else if (columns <= 2 * lanes) {
-        multiply_strip<C, Width, 2>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
+        multiply_strip<C, Width, 2, Kind>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
     } else {
-        multiply_strip<C, Width, tile_vectors_of(Width)>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
+        multiply_strip<C, Width, tile_vectors_of(Width), Kind>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
     }
 }
 

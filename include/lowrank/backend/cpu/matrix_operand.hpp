@@ -40,6 +40,21 @@ void read_block(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_
     }
 }
 
+/// The same with columns for rows: element (r, c) goes to target[c · stride + r].
+template <class T, class C>
+void read_columns(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
+                  std::int64_t columns, C* target, std::int64_t stride) {
+    if (from.weight != nullptr && from.transposed) {
+        from.weight->read({row, rows, column, columns, 1, stride}, target);
+    } else if (from.weight != nullptr) {
+        from.weight->read({column, columns, row, rows, stride, 1}, target);
+    } else if (from.values.data != nullptr) {
+        read_block(from.values.transposed(), column, columns, row, rows, target, stride);
+    } else {
+        read_block(from.parameters.transposed(), column, columns, row, rows, target, stride);
+    }
+}
+
 template <class S>
 void prefetch_block(const MatrixView<S>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
                     std::int64_t columns) {

@@ -171,11 +171,11 @@ struct RowExponential {
 };
 
 /// y = exp(x − shift) · factor over a row.
-template <class T, class S>
+template <class T, class S, class Y = T>
 struct RowScaledExponential {
     RowExponential<T, S> exponential;
     S factor;
-    T* y;
+    Y* y;
     template <class V, bool Whole>
     LOWRANK_INLINE void operator()(const RowStep<V, Whole>& step) const {
         step.store(exponential(step) * V(factor), y);

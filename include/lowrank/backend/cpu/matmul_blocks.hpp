@@ -1,0 +1,96 @@
+// How a product on the host is cut: the register tile for a type and an instruction set, and the blocks around it.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstdint>
+
+#include "lowrank/backend/cpu/bf16_pairs.hpp"
+#include "lowrank/backend/cpu/matmul_amx.hpp"
+#include "lowrank/backend/cpu/matmul_tile.hpp"
+#include "lowrank/core/parallel.hpp"
+#include "lowrank/core/scalar.hpp"
+#include "lowrank/simd/dispatch.hpp"
+
+namespace lowrank::detail {
+
+/// The register tile that a product is made of, and what its factors are packed as.
+struct MatmulTile {
+    int rows;
+    std::int64_t columns; // of a panel of B
+    Packed kind = Packed::values;
+    bool is_amx = false;
+
+    template <class T>
+    static MatmulTile of(simd::Isa isa) {
+        using C = compute_t<T>;
+        const int width = simd::width_of(isa);
+        MatmulTile tile{.rows = tile_rows_of(width), .columns = tile_vectors_of(width) * tile_lanes<C>(width)};
+        if constexpr (std::same_as<T, bf16>) {
+            tile.is_amx = isa == simd::Isa::amx_bf16;
+            if (tile.is_amx) {
+                tile.rows = amx_tile;
+                tile.columns = amx_tile;
+            }
+            if (tile.is_amx || (isa == simd::Isa::avx512_bf16 && simd::has_pairs<16>)) {
+                tile.kind = Packed::bf16_pairs;
+            }
+        }
+        return tile;
+    }
+
+    /// Steps of k that so many numbers make, and back: pairs come in whole chunks.
+    std::int64_t steps_of(std::int64_t k) const {
+        return kind == Packed::values ? k : (k + 2 * pair_chunk - 1) / (2 * pair_chunk) * pair_chunk;
+    }
+    std::int64_t numbers_of(std::int64_t steps) const { return kind == Packed::values ? steps : 2 * steps; }
+};
+
+/// How a product is cut into blocks. In elements and steps of k; all row counts are multiples of the tile's rows. The
+/// order in which an element's products are summed does not depend on it.
+struct MatmulBlocks {
+    int tile_rows;
+    std::int64_t panel;           // columns of a panel of B
+    std::int64_t group;           // columns of a task
+    std::int64_t rows = 0;        // rows of a task
+    std::int64_t k = 0;           // steps of k between visits of the sums
+    std::int64_t cached_rows = 0; // rows of it whose sums stay in the cache over all of k
+    bool keeps_b = false;         // B stays packed, over all of k, for the rows behind these
+    bool by_rows = false;         // B's rows are read in long runs, a few at a time
+
+    /// For a product of m rows, n columns and k steps. Each task packs its panels, so a task has many rows; but there
+    /// are to be three tasks for a thread. A single strip of rows waits for the memory that B lies in: there B is read
+    /// in its own order.
+    static MatmulBlocks of(const MatmulTile& tile, std::int64_t m, std::int64_t n, std::int64_t k,
+                           bool b_has_contiguous_rows) {
+        constexpr std::int64_t most_rows = 1152;
+        const std::int64_t most_k = tile.is_amx ? 144 : 272; // its panel and strip fill half of the first-level cache
+        constexpr std::int64_t most_panels = 16;             // by rows: their sets in the cache differ
+        const std::int64_t least_strips = pieces(108, tile.rows),
+                           most_cached_strips = pieces(tile.is_amx ? 128 : 225, tile.rows);
+        const std::int64_t few = tile.kind == Packed::values ? 8 : 4 * pair_chunk; // steps by rows
+        MatmulBlocks blocks{
+            .tile_rows = tile.rows, .panel = tile.columns, .group = (tile.is_amx ? 12 : 4) * tile.columns};
+        const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
+        const std::int64_t tasks = std::max(
+            pieces(m, most_rows), std::min(pieces(3 * num_threads(), pieces(n, blocks.group)), strips / least_strips));
+        blocks.rows = pieces(strips, tasks) * blocks.tile_rows;
+        blocks.cached_rows = std::min(blocks.rows, most_cached_strips * blocks.tile_rows);
+        blocks.keeps_b = blocks.rows > blocks.cached_rows;
+        blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most_k)));
+        if (tile.kind != Packed::values) {
+            blocks.k = pieces(blocks.k, pair_chunk) * pair_chunk;
+        }
+        if (strips == 1 && b_has_contiguous_rows) {
+            blocks.by_rows = true;
+            blocks.k = few;
+            blocks.group = std::clamp<std::int64_t>(pieces(panels, 2 * num_threads()), 1, most_panels) * blocks.panel;
+        }
+        return blocks;
+    }
+
+    /// How many pieces of at most `most` cover `whole`.
+    static constexpr std::int64_t pieces(std::int64_t whole, std::int64_t most) { return (whole + most - 1) / most; }
+};
+
+} // namespace lowrank::detail

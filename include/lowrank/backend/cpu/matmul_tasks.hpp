@@ -1,0 +1,131 @@
+// What the tasks of a product on the host share, and how they pack its factors.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+#include "lowrank/backend/cpu/bf16_pairs.hpp"
+#include "lowrank/backend/cpu/matmul_blocks.hpp"
+#include "lowrank/backend/cpu/matrix_operand.hpp"
+#include "lowrank/core/parallel.hpp"
+#include "lowrank/tensor/matmul_problem.hpp"
+
+namespace lowrank::detail {
+
+/// A packed left factor. Values lie in strips of as many rows as the tile has, in which the rows' values of one step of
+/// k are neighbours; pairs lie in rows, as AMX reads them.
+template <class C>
+struct PackedRows {
+    const C* values = nullptr;
+    std::int64_t strip = 0, row = 0, step = 0; // distances: of a strip, for each of its rows; in a strip
+
+    /// From row r on, the first of a strip, and step k0.
+    const C* from(std::int64_t r, std::int64_t k0) const { return values + r * strip + k0 * step; }
+};
+
+/// A product whose left factor is packed: all that its tasks share.
+template <class T, class Out>
+struct MatmulTasks {
+    using C = compute_t<T>;
+    std::int64_t m, n;
+    std::int64_t first, k; // steps first … first + k - 1 of all segments one after the other
+    std::span<const MatmulSegment<T, Cpu>> segments;
+    MatmulTile tile;
+    MatmulBlocks blocks;
+    const C* initial; // [m, n]: where the sums begin; null: at zero
+    PackedRows<C> a;
+    Out* out; // [m, n], row-major
+    MatmulEpilogue<T, Out> epilogue;
+
+    /// Calls visit(segment, first step of its own, steps, steps before these) for the parts of `count` steps, k0 after
+    /// the first.
+    template <class Visit>
+    void for_steps(std::int64_t k0, std::int64_t count, const Visit& visit) const {
+        std::int64_t begin = -first;
+        for (const MatmulSegment<T, Cpu>& segment : segments) {
+            const std::int64_t steps = tile.steps_of(segment.k);
+            const std::int64_t from = std::max(k0, begin), to = std::min(k0 + count, begin + steps);
+            if (from < to) {
+                visit(segment, from - begin, to - from, from - k0);
+            }
+            begin += steps;
+        }
+    }
+
+    /// Packs steps k0 … k0 + count - 1 of B, `columns` from `column` on, into rows of `stride` values.
+    void pack(std::int64_t k0, std::int64_t count, std::int64_t column, std::int64_t columns, std::int64_t stride,
+              C* target) const {
+        if constexpr (std::same_as<T, bf16>) {
+            if (tile.kind == Packed::bf16_pairs) {
+                for_steps(k0, count,
+                          [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t before) {
+                              float* part = target + before * stride;
+                              read_pairs(segment.b, 2 * row, std::min(2 * rows, segment.k - 2 * row), column, columns,
+                                         part, stride);
+                              if (segment.scale != 1.0f) {
+                                  scale_pairs(part, rows * stride, segment.scale);
+                              }
+                          });
+                return;
+            }
+        }
+        if (columns < stride) {
+            std::fill(target, target + count * stride, C(0));
+        }
+        for_steps(k0, count, [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t before) {
+            C* part = target + before * stride;
+            read_block(segment.b, row, rows, column, columns, part, stride);
+            if (segment.scale != C(1)) {
+                for (std::int64_t i = 0; i < rows * stride; ++i) {
+                    part[i] *= segment.scale;
+                }
+            }
+        });
+    }
+
+    /// Asks the caches for steps of B that will be packed soon.
+    void prefetch(std::int64_t k0, std::int64_t count, std::int64_t column, std::int64_t columns) const {
+        for_steps(k0, count, [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t) {
+            const std::int64_t first_row = tile.numbers_of(row);
+            prefetch_block(segment.b, first_row, std::min(tile.numbers_of(rows), segment.k - first_row), column,
+                           columns);
+        });
+    }
+};
+
+/// Packs the rows of the left factors into strips: within a strip, the rows' values of one step of k lie together.
+template <class T, class Out>
+void pack_strips(const MatmulTasks<T, Out>& problem, compute_t<T>* target) {
+    const std::int64_t tile_rows = problem.blocks.tile_rows, strips = MatmulBlocks::pieces(problem.m, tile_rows);
+    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(problem.k, 1)));
+    parallel_chunks(strips, grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t strip = begin; strip < end; ++strip) {
+            const std::int64_t row = strip * tile_rows, rows = std::min(tile_rows, problem.m - row);
+            problem.for_steps(0, problem.k,
+                              [&](const auto& segment, std::int64_t k0, std::int64_t k, std::int64_t before) {
+                                  read_block(segment.a.transposed(), k0, k, row, rows,
+                                             target + row * problem.k + before * tile_rows, tile_rows);
+                              });
+        }
+    });
+}
+
+/// Packs the rows of the left factors as pairs, `stride` to a row.
+template <class T, class Out>
+void pack_pairs(const MatmulTasks<T, Out>& problem, std::int64_t stride, float* target) {
+    const std::int64_t grain = std::max<std::int64_t>(1, 65536 / stride);
+    parallel_chunks(problem.m, grain, [&](std::int64_t begin, std::int64_t end) {
+        problem.for_steps(0, problem.k, [&](const auto& segment, std::int64_t k0, std::int64_t k, std::int64_t before) {
+            const std::int64_t there = std::min(2 * k, segment.k - 2 * k0);
+            auto* part = reinterpret_cast<bf16*>(target + begin * stride + before);
+            read_block(segment.a, begin, end - begin, 2 * k0, there, part, 2 * stride);
+            for (std::int64_t r = 0; r < end - begin; ++r) {
+                std::fill(part + r * 2 * stride + there, part + r * 2 * stride + 2 * k, bf16());
+            }
+        });
+    });
+}
+
+} // namespace lowrank::detail

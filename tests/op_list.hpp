@@ -125,8 +125,9 @@ std::vector<OpExample<T, D>> op_list(std::int64_t n = 1) {
     const auto labels = Tensor<std::int32_t, D>::from(some, {3 * n});
     some[1] = 3;
     const auto ids = Tensor<std::int32_t, D>::from(some, {3 * n});
+    const auto places = Tensor<std::int32_t, D>::from({0, 3, 1, 4, 2, 3}, {6});
     entry("index_select", {example_values<T, D>({2, 5, 3 * n}, 21)},
-          [ids](const Inputs& x) { return index_select(x[0], 1, ids); });
+          [places](const Inputs& x) { return index_select(x[0], 1, places); });
     const auto index = reshape(ids, {3 * n, 1});
     entry("gather", {example_values<T, D>({3 * n, 5}, 22)},
           [index](const Inputs& x) { return gather(x[0], 1, index); });

@@ -26,30 +26,6 @@ constexpr int chains_of(int width) {
     return width == 16 ? 24 : 12;
 }
 
-struct MultiplyAddPairs {
-    template <int Width>
-    LOWRANK_INLINE static void run(std::int64_t steps, float* values) {
-        using V = simd::Vec<float, Width>;
-        constexpr int chains = chains_of(Width);
-        const V x = simd::load<V>(values), y = simd::load<V>(values + Width);
-        V sums[chains];
-#pragma GCC unroll 24
-        for (int i = 0; i < chains; ++i) {
-            sums[i] = V(0.0f);
-        }
-        for (std::int64_t step = 0; step < steps; ++step) {
-#pragma GCC unroll 24
-            for (int i = 0; i < chains; ++i) {
-                sums[i] = simd::accumulate_pairs(sums[i], x, y);
-            }
-        }
-#pragma GCC unroll 24
-        for (int i = 0; i < chains; ++i) {
-            simd::store(sums[i], values + i * Width);
-        }
-    }
-};
-
 #if defined(__x86_64__)
 /// Four products of tiles a step.
 LOWRANK_TARGET_AMX_BF16 __attribute__((noinline)) void multiply_amx(std::int64_t steps) {
@@ -71,6 +47,8 @@ LOWRANK_TARGET_AMX_BF16 __attribute__((noinline)) void multiply_amx(std::int64_t
 }
 #endif
 
+/// Multiply-adds of floats, or of pairs of bf16.
+template <lowrank::detail::Packed Kind>
 struct MultiplyAdd {
     template <int Width>
     LOWRANK_INLINE static void run(std::int64_t steps, float* values) {
@@ -85,7 +63,11 @@ struct MultiplyAdd {
         for (std::int64_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 24
             for (int i = 0; i < chains; ++i) {
-                sums[i] = fma(sums[i], x, y);
+                if constexpr (Kind == lowrank::detail::Packed::bf16_pairs) {
+                    sums[i] = simd::accumulate_pairs(sums[i], x, y);
+                } else {
+                    sums[i] = fma(sums[i], x, y);
+                }
             }
         }
 #pragma GCC unroll 24
@@ -123,39 +105,39 @@ struct ReadAll {
 
 constexpr std::int64_t line = 24 * 16; // floats of a thread's results
 
-} // namespace
-
-double peak_gflops() {
+/// GFLOP/s of multiply-adds in registers.
+template <lowrank::detail::Packed Kind>
+double register_gflops() {
     constexpr std::int64_t steps = 500'000;
     const int width = simd::width_of(simd::active_isa());
     const std::int64_t threads = num_threads();
     std::vector<float> values(static_cast<std::size_t>(threads * line), 0.5f);
     const double seconds = seconds_of([&] {
-        parallel_for(threads, [&](std::int64_t i) { simd::run_for_isa<MultiplyAdd>(steps, values.data() + i * line); });
+        parallel_for(threads,
+                     [&](std::int64_t i) { simd::run_for_isa<MultiplyAdd<Kind>>(steps, values.data() + i * line); });
     });
-    return 2e-9 * static_cast<double>(steps * chains_of(width) * width * threads) / seconds;
+    const double flops = Kind == lowrank::detail::Packed::bf16_pairs ? 4 : 2; // of a lane and step
+    return 1e-9 * flops * static_cast<double>(steps * chains_of(width) * width * threads) / seconds;
+}
+
+} // namespace
+
+double peak_gflops() {
+    return register_gflops<lowrank::detail::Packed::values>();
 }
 
 double peak_bf16_gflops() {
     const auto tile = lowrank::detail::MatmulTile::of<bf16>(simd::active_isa());
-    const std::int64_t threads = num_threads();
 #if defined(__x86_64__)
     if (tile.is_amx) {
+        const std::int64_t threads = num_threads();
         constexpr std::int64_t steps = 400'000;
         const double seconds = seconds_of([&] { parallel_for(threads, [&](std::int64_t) { multiply_amx(steps); }); });
         return 2e-9 * static_cast<double>(steps * threads) * 4 * 16 * 16 * 32 / seconds;
     }
 #endif
-    if (tile.kind == lowrank::detail::Packed::values) {
-        return peak_gflops();
-    }
-    constexpr std::int64_t steps = 500'000;
-    std::vector<float> values(static_cast<std::size_t>(threads * line), 0.0f);
-    const double seconds = seconds_of([&] {
-        parallel_for(threads,
-                     [&](std::int64_t i) { simd::run_for_isa<MultiplyAddPairs>(steps, values.data() + i * line); });
-    });
-    return 4e-9 * static_cast<double>(steps * chains_of(16) * 16 * threads) / seconds;
+    return tile.kind == lowrank::detail::Packed::values ? peak_gflops()
+                                                        : register_gflops<lowrank::detail::Packed::bf16_pairs>();
 }
 
 double tile_gflops() {

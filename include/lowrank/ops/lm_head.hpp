@@ -16,12 +16,12 @@ namespace lowrank {
 
 namespace detail {
 
-/// How many of `count` rows of logits are computed together with activations of type T: as many as fill 64 MiB, or 48
+/// How many of `count` rows of logits are computed together with activations of type T: as many as fill 64 MiB, or 50
 /// where activations take 16 bits, which bounds the memory, and each chunk as many as the others, because each reads
 /// the whole matrix.
 template <class T>
 std::int64_t lm_head_rows(std::int64_t count, std::int64_t vocabulary) {
-    constexpr std::int64_t bytes = std::int64_t(sizeof(T) == 2 ? 48 : 64) << 20;
+    constexpr std::int64_t bytes = std::int64_t(sizeof(T) == 2 ? 50 : 64) << 20;
     const std::int64_t fit = bytes / std::max<std::int64_t>(1, vocabulary * std::int64_t(sizeof(compute_t<T>)));
     const std::int64_t most = std::clamp<std::int64_t>(fit, 16, 1024), chunks = (count + most - 1) / most;
     return chunks == 0 ? 0 : (count + chunks - 1) / chunks;

@@ -44,10 +44,18 @@ struct MatrixOperand {
     MatrixOperand(MatrixView<C> view) requires(!std::same_as<T, C>) : parameters(view) {}
     MatrixOperand(const WeightSlot<C, D>& slot, bool transposed) : weight(slot.frozen().get()), transposed(transposed) {
         if (weight == nullptr) {
-            const MatrixView<C> stored = matrix(slot.values().data(), slot.values().size(1));
-            const bool is_out_in = slot.orientation() == Orientation::out_in;
-            *this = MatrixOperand(is_out_in == transposed ? stored : stored.transposed());
+            *this = MatrixOperand(stored(slot.values().data(), slot, transposed));
+        } else if (const void* numbers = weight->dense_values(dtype_of<T>)) { // nothing to decode
+            *this = MatrixOperand(stored(static_cast<const T*>(numbers), slot, transposed));
         }
+    }
+
+  private:
+    template <class S>
+    static MatrixView<S> stored(const S* numbers, const WeightSlot<C, D>& slot, bool transposed) {
+        const bool is_out_in = slot.orientation() == Orientation::out_in;
+        const MatrixView<S> view = matrix(numbers, is_out_in ? slot.in() : slot.out());
+        return is_out_in == transposed ? view : view.transposed();
     }
 };
 

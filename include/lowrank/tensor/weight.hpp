@@ -42,6 +42,9 @@ class WeightInfo {
     const std::string& storage() const { return storage_; }
     /// Bytes that the weight occupies.
     virtual std::size_t bytes() const = 0;
+    /// Its numbers, [out, in] or [in, out] by `layout()`, where they lie in the device's memory as this type; else
+    /// null.
+    virtual const void* dense_values(DType) const { return nullptr; }
 
   private:
     std::int64_t out_, in_;
@@ -166,6 +169,7 @@ class DenseWeight<S, Cpu> final : public Weight<Cpu> {
 
     const Tensor<S, Cpu>& values() const { return values_; }
     std::size_t bytes() const override { return static_cast<std::size_t>(values_.numel()) * sizeof(S); }
+    const void* dense_values(DType type) const override { return type == dtype_of<S> ? values_.data() : nullptr; }
 
     void read(const WeightBlock& block, float* destination) const override { copy(block, destination); }
     void read(const WeightBlock& block, bf16* destination) const override { copy(block, destination); }

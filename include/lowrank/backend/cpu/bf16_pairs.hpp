@@ -15,63 +15,84 @@ namespace lowrank::detail {
 /// Pairs that a register of AMX holds in a row. Packed factors have whole chunks of so many, with zeros at the end.
 inline constexpr std::int64_t pair_chunk = 16;
 
-/// to[i, c] = (from[2i, c], from[2i + 1, c]) for i < pairs: the even one in the lower half. `columns` is a multiple of
-/// the width, and the rows of both are contiguous.
+/// to[i, c] = (from[2i, c], from[2i + 1, c]) for i < pairs: the even one in the lower half. Columns are cut into
+/// panels: to[i, c] lies in panel c / panel at row i. `columns` is a multiple of the width, and a panel too.
 struct PairRows {
     template <int Width>
-    LOWRANK_INLINE static void run(std::int64_t pairs, std::int64_t columns, const bf16* from, float* to) {
+    LOWRANK_INLINE static void run(std::int64_t pairs, std::int64_t columns, const bf16* from, std::int64_t from_row,
+                                   float* to, std::int64_t panel, std::int64_t to_panel) {
         using V = simd::Vec<float, Width>;
         using naturals = typename V::naturals;
-        for (std::int64_t i = 0; i < pairs; ++i, from += 2 * columns, to += columns) {
-            for (std::int64_t c = 0; c < columns; c += V::size) {
-                const auto even = (naturals)simd::detail::load_halves<Width>(from + c).v;
-                const auto odd = (naturals)simd::detail::load_halves<Width>(from + columns + c).v;
-                simd::store(V::from_bits(even | odd << 16), to + c);
+        for (std::int64_t i = 0; i < pairs; ++i, from += 2 * from_row, to += panel) {
+            float* target = to;
+            for (std::int64_t p = 0; p < columns; p += panel, target += to_panel) {
+                const std::int64_t end = std::min(panel, columns - p);
+                for (std::int64_t c = 0; c < end; c += V::size) {
+                    const auto even = (naturals)simd::detail::load_halves<Width>(from + p + c).v;
+                    const auto odd = (naturals)simd::detail::load_halves<Width>(from + from_row + p + c).v;
+                    simd::store(V::from_bits(even | odd << 16), target + c);
+                }
             }
         }
     }
 };
 
-/// Writes rows k0 … k0 + k - 1 of a right factor, `columns` from `column` on, as pairs of rows: `stride` pairs to each
-/// of to's rows, of which there are whole chunks. Zeros fill what the factor does not have. `stride` is a multiple of
-/// the width.
+/// Writes rows k0 … k0 + k - 1 of a right factor, `columns` from `column` on, as pairs of rows, in panels of `panel`
+/// columns that are to_panel numbers apart. Zeros fill what the factor does not have of the panels' columns and of
+/// whole chunks of rows. `panel` is a multiple of the width, and k0 is even.
 template <class T>
 void read_pairs(const MatrixOperand<T, Cpu>& from, std::int64_t k0, std::int64_t k, std::int64_t column,
-                std::int64_t columns, float* to, std::int64_t stride) {
-    constexpr std::int64_t size = 8192;
+                std::int64_t columns, float* to, std::int64_t panel, std::int64_t to_panel) {
+    constexpr std::int64_t size = 8192, steps = 2 * pair_chunk;
     alignas(64) std::uint16_t memory[size]; // not initialized
     auto* block = reinterpret_cast<bf16*>(memory);
+    const std::int64_t padded = (columns + panel - 1) / panel * panel, end = (k + steps - 1) / steps * steps;
+    const MatrixView<T>& values = from.values;
     if (rows_are_contiguous(from)) {
-        const std::int64_t most = std::max<std::int64_t>(2, size / stride / 2 * 2);
-        if (columns < stride) {
-            std::fill_n(block, size, bf16());
+        std::int64_t done = 0;
+        if (values.data != nullptr && columns == padded) {
+            done = k / 2 * 2;
+            simd::run_for_isa<PairRows>(done / 2, columns, values.data + k0 * values.row_stride + column,
+                                        values.row_stride, to, panel, to_panel);
         }
-        const std::int64_t end = (k + 2 * pair_chunk - 1) / (2 * pair_chunk) * (2 * pair_chunk);
-        for (std::int64_t i = 0; i < end; i += most) {
-            const std::int64_t rows = std::min(most, end - i), there = std::clamp<std::int64_t>(k - i, 0, rows);
-            read_block(from, k0 + i, there, column, columns, block, stride);
-            std::fill(block + there * stride, block + rows * stride, bf16());
-            simd::run_for_isa<PairRows>(rows / 2, stride, block, to + i / 2 * stride);
+        const std::int64_t most_columns = std::max(panel, size / steps / panel * panel);
+        for (std::int64_t c = 0; c < padded && done < end; c += most_columns) {
+            const std::int64_t width = std::min(most_columns, padded - c), filled = std::min(width, columns - c);
+            const std::int64_t most = std::max<std::int64_t>(2, size / width / 2 * 2);
+            if (filled < width) {
+                std::fill_n(block, size, bf16());
+            }
+            for (std::int64_t i = done; i < end; i += most) {
+                const std::int64_t rows = std::min(most, end - i), there = std::clamp<std::int64_t>(k - i, 0, rows);
+                read_block(from, k0 + i, there, column + c, filled, block, width);
+                std::fill(block + there * width, block + rows * width, bf16());
+                simd::run_for_isa<PairRows>(rows / 2, width, static_cast<const bf16*>(block), width,
+                                            to + i / 2 * panel + c / panel * to_panel, panel, to_panel);
+            }
         }
         return;
     }
     // In the order of memory, neighbours in k are pairs already: what remains is to transpose numbers of 32 bits.
-    constexpr std::int64_t steps = 2 * pair_chunk, few = size / steps;
-    for (std::int64_t i = 0; i < k; i += steps) {
-        const std::int64_t there = std::min(steps, k - i);
-        for (std::int64_t c = 0; c < columns; c += few) {
-            const std::int64_t count = std::min(few, columns - c);
+    for (std::int64_t c = 0; c < columns; c += panel, to += to_panel) {
+        const std::int64_t count = std::min(panel, columns - c);
+        const T* source = values.data + (column + c) * values.column_stride + k0;
+        std::int64_t i = 0;
+        if (values.data != nullptr && values.row_stride == 1 && values.column_stride % 2 == 0 &&
+            reinterpret_cast<std::uintptr_t>(source) % alignof(float) == 0) {
+            i = k / steps * steps;
+            copy_block(count, i / 2, reinterpret_cast<const float*>(source), values.column_stride / 2, to, 1, panel);
+        }
+        for (; i < k; i += steps) {
+            const std::int64_t there = std::min(steps, k - i);
             if (there < steps) {
                 std::fill_n(block, size, bf16());
             }
             read_columns(from, k0 + i, there, column + c, count, block, steps);
-            copy_block(count, pair_chunk, reinterpret_cast<const float*>(block), pair_chunk, to + i / 2 * stride + c, 1,
-                       stride);
+            copy_block(count, pair_chunk, reinterpret_cast<const float*>(block), pair_chunk, to + i / 2 * panel, 1,
+                       panel);
         }
-        if (columns < stride) {
-            for (std::int64_t r = 0; r < pair_chunk; ++r) {
-                std::fill(to + (i / 2 + r) * stride + columns, to + (i / 2 + r + 1) * stride, 0.0f);
-            }
+        for (std::int64_t r = 0; r < end / 2 && count < panel; ++r) {
+            std::fill(to + r * panel + count, to + (r + 1) * panel, 0.0f);
         }
     }
 }

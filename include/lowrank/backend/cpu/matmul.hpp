@@ -21,15 +21,15 @@
 namespace lowrank {
 namespace detail {
 
-/// The block of B that is packed next. It is fetched into the cache a little before each of `strips` strips.
+/// The block of B that is packed next. It is fetched into the cache a little before each of `tiles` tiles.
 template <class T, class Out>
 class BlockAhead {
   public:
-    BlockAhead(const MatmulTasks<T, Out>& problem, std::int64_t k0, std::int64_t column, std::int64_t strips)
+    BlockAhead(const MatmulTasks<T, Out>& problem, std::int64_t k0, std::int64_t column, std::int64_t tiles)
         : problem_(problem),
           k_(k0),
           end_(column < problem.n && !problem.blocks.by_rows ? std::min(k0 + problem.blocks.k, problem.k) : k0),
-          step_(end_ == k0 ? 0 : MatmulBlocks::pieces(end_ - k0, std::max<std::int64_t>(strips, 1))),
+          step_(MatmulBlocks::pieces(end_ - k0, tiles)),
           column_(column),
           columns_(std::min(problem.blocks.group, problem.n - column)) {}
 
@@ -44,6 +44,37 @@ class BlockAhead {
   private:
     const MatmulTasks<T, Out>& problem_;
     std::int64_t k_, end_, step_, column_, columns_;
+};
+
+/// The rows of the result that a block's sums will be written to, which the tiles ask the caches for while they
+/// multiply: written all at once, they would be waited for.
+template <class Out>
+class ResultAhead {
+  public:
+    /// `rows` rows of `columns` values that are `row` values apart, asked for by `tiles` calls.
+    ResultAhead(const Out* out, std::int64_t row, std::int64_t rows, std::int64_t columns, std::int64_t tiles)
+        : line_(out),
+          row_(row),
+          lines_(MatmulBlocks::pieces(columns, per_line)),
+          left_(rows * lines_),
+          step_(MatmulBlocks::pieces(left_, tiles)) {}
+
+    void fetch() {
+        for (const std::int64_t end = std::max<std::int64_t>(0, left_ - step_); left_ > end; --left_) {
+            __builtin_prefetch(line_, 1, 2);
+            ++in_row_;
+            line_ += per_line;
+            if (in_row_ == lines_) {
+                line_ += row_ - lines_ * per_line;
+                in_row_ = 0;
+            }
+        }
+    }
+
+  private:
+    static constexpr auto per_line = static_cast<std::int64_t>(64 / sizeof(Out));
+    const Out* line_;
+    std::int64_t row_, lines_, left_, step_, in_row_ = 0;
 };
 
 /// One task: a block of rows by a group of panels, over all of k. B is packed while the first rows are multiplied, and
@@ -64,27 +95,25 @@ struct MultiplyBlock {
         const bool is_single = problem.k <= blocks.k; // then each strip's sums can use the same memory
         for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
             const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
+            const std::int64_t tiles = panels * MatmulBlocks::pieces(end - r0, tile_rows);
+            ResultAhead<Out> result(problem.out + (row0 + r0) * problem.n + column0, problem.n, end - r0, columns,
+                                    tiles * (problem.k == 0 ? 1 : MatmulBlocks::pieces(problem.k, blocks.k)));
             std::int64_t k0 = 0;
             do { // once without any k, too: the empty sum
                 const std::int64_t k = std::min(blocks.k, problem.k - k0);
                 C* block = packed_b + (blocks.keeps_b ? k0 * panels * panel : 0);
-                if (blocks.by_rows) {
+                if (blocks.by_rows || r0 == 0) {
                     problem.pack(k0, k, column0, columns, b_stride, block);
-                } else if (r0 == 0) {
-                    for (std::int64_t p = 0; p < columns; p += panel) {
-                        problem.pack(k0, k, column0 + p, std::min<std::int64_t>(panel, columns - p), panel,
-                                     block + p * k);
-                    }
                 }
                 const bool is_last = k0 + k == problem.k;
                 const std::int64_t ahead_column = r0 != 0 ? problem.n : is_last ? next_column : column0;
-                BlockAhead ahead(problem, is_last ? 0 : k0 + k, ahead_column,
-                                 panels * MatmulBlocks::pieces(end - r0, tile_rows));
+                BlockAhead ahead(problem, is_last ? 0 : k0 + k, ahead_column, tiles);
                 for (std::int64_t p = 0; p < columns; p += panel) {
                     const C* b = block + (blocks.by_rows ? p : p * k);
                     const int width = static_cast<int>(std::min<std::int64_t>(panel, columns - p));
                     for (std::int64_t r = r0; r < end; r += tile_rows) {
                         ahead.fetch();
+                        result.fetch();
                         const C* a = problem.a.from(row0 + r, k0);
                         C* c = sums + (is_single ? 0 : p * blocks.cached_rows + (r - r0) * panel);
                         const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
@@ -95,10 +124,8 @@ struct MultiplyBlock {
                         }
                         multiply<Width>(problem, width, count, a, b, b_stride, c, k, adds);
                         if (is_last) {
-                            for (std::int64_t i = 0; i < count; ++i) {
-                                finish_row<lanes>(problem.epilogue, c + i * panel, width, column0 + p,
-                                                  (row0 + r + i) * problem.n + column0 + p, problem.out);
-                            }
+                            finish_rows<lanes>(problem.epilogue, count, c, panel, width, column0 + p,
+                                               (row0 + r) * problem.n + column0 + p, problem.n, problem.out);
                         }
                     }
                 }

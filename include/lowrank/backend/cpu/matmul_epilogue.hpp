@@ -63,4 +63,34 @@ LOWRANK_INLINE void finish_row(const MatmulEpilogue<T, Out>& e, const compute_t<
     }
 }
 
+/// Finishes a tile: `rows` rows of `width` sums, `sums_row` apart, whose results are `row` elements apart.
+template <int Lanes, class T, class Out>
+LOWRANK_INLINE void finish_rows(const MatmulEpilogue<T, Out>& e, std::int64_t rows, const compute_t<T>* sums,
+                                std::int64_t sums_row, int width, std::int64_t column, std::int64_t offset,
+                                std::int64_t row, Out* out) {
+    using V = simd::Vec<compute_t<T>, Lanes>;
+    const bool is_sum = e.column_scale == nullptr && e.activation == Activation::none && e.unscaled == nullptr &&
+                        e.pre_activation == nullptr && !(e.residual != nullptr && e.accumulate);
+    if (!is_sum || width % Lanes != 0) {
+        for (std::int64_t r = 0; r < rows; ++r) {
+            finish_row<Lanes>(e, sums + r * sums_row, width, column, offset + r * row, out);
+        }
+        return;
+    }
+    const Out* added = e.accumulate ? out : e.residual;
+    const auto* bias = e.bias;
+    for (std::int64_t r = 0; r < rows; ++r, sums += sums_row, offset += row) {
+        for (int j = 0; j < width; j += Lanes) {
+            V y = simd::load<V>(sums + j);
+            if (bias != nullptr) {
+                y = y + simd::load<V>(bias + column + j);
+            }
+            if (added != nullptr) {
+                y = y + simd::load<V>(added + offset + j);
+            }
+            simd::store(y, out + offset + j);
+        }
+    }
+}
+
 } // namespace lowrank::detail

@@ -54,32 +54,33 @@ struct MatmulTasks {
         }
     }
 
-    /// Packs steps k0 … k0 + count - 1 of B, `columns` from `column` on, into rows of `stride` values.
-    void pack(std::int64_t k0, std::int64_t count, std::int64_t column, std::int64_t columns, std::int64_t stride,
+    /// Packs steps k0 … k0 + count - 1 of B, `columns` from `column` on, into panels of `panel` columns, one after the
+    /// other.
+    void pack(std::int64_t k0, std::int64_t count, std::int64_t column, std::int64_t columns, std::int64_t panel,
               C* target) const {
-        if constexpr (std::same_as<T, bf16>) {
-            if (tile.kind == Packed::bf16_pairs) {
-                for_steps(k0, count,
-                          [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t before) {
-                              float* part = target + before * stride;
-                              read_pairs(segment.b, 2 * row, std::min(2 * rows, segment.k - 2 * row), column, columns,
-                                         part, stride);
-                              if (segment.scale != 1.0f) {
-                                  scale_pairs(part, rows * stride, segment.scale);
-                              }
-                          });
-                return;
-            }
-        }
-        if (columns < stride) {
-            std::fill(target, target + count * stride, C(0));
-        }
+        const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
         for_steps(k0, count, [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t before) {
-            C* part = target + before * stride;
-            read_block(segment.b, row, rows, column, columns, part, stride);
-            if (segment.scale != C(1)) {
-                for (std::int64_t i = 0; i < rows * stride; ++i) {
-                    part[i] *= segment.scale;
+            C* part = target + before * panel;
+            if constexpr (std::same_as<T, bf16>) {
+                if (tile.kind == Packed::bf16_pairs) {
+                    read_pairs(segment.b, 2 * row, std::min(2 * rows, segment.k - 2 * row), column, columns, part,
+                               panel, count * panel);
+                    for (std::int64_t p = 0; p < panels && segment.scale != 1.0f; ++p) {
+                        scale_pairs(part + p * count * panel, rows * panel, segment.scale);
+                    }
+                    return;
+                }
+            }
+            for (std::int64_t p = 0; p < panels; ++p, part += count * panel) {
+                const std::int64_t width = std::min(panel, columns - p * panel);
+                if (width < panel) {
+                    std::fill(part, part + rows * panel, C(0));
+                }
+                read_block(segment.b, row, rows, column + p * panel, width, part, panel);
+                if (segment.scale != C(1)) {
+                    for (std::int64_t i = 0; i < rows * panel; ++i) {
+                        part[i] *= segment.scale;
+                    }
                 }
             }
         });

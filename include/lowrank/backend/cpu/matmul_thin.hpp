@@ -39,9 +39,7 @@ struct MultiplyNarrow {
                 }
                 before += segment.k;
             }
-            for (std::int64_t i = 0; i < count; ++i) {
-                finish_row<lanes>(problem.epilogue, sums + i * panel, width, 0, (row + i) * problem.n, problem.out);
-            }
+            finish_rows<lanes>(problem.epilogue, count, sums, panel, width, 0, row * problem.n, problem.n, problem.out);
         }
     }
 };

@@ -51,6 +51,22 @@ LOWRANK_INLINE simd::Vec<float, Width> unpack_nf4(const std::uint8_t* codes, int
     return V::from_bits(eight >> (naturals)shifts);
 }
 
+/// The same of Width numbers whose codes begin at `codes`: no others are read.
+template <int Width>
+LOWRANK_INLINE simd::Vec<float, Width> unpack_nf4(const std::uint8_t* codes) {
+    if constexpr (Width == 16) {
+        using V = simd::Vec<float, Width>;
+        using naturals = typename V::naturals;
+        const auto words = *reinterpret_cast<const typename simd::detail::InMemory<std::uint32_t, 2>::type*>(codes);
+        const naturals eight = __builtin_shufflevector(words, words, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+        const auto shifts =
+            *reinterpret_cast<const typename simd::detail::InMemory<std::uint32_t, Width>::type*>(nf4_shifts);
+        return V::from_bits(eight >> (naturals)shifts);
+    } else {
+        return unpack_nf4<Width>(codes, 0);
+    }
+}
+
 /// Stores numbers that are exact in T.
 template <class T, int N>
 LOWRANK_INLINE void store_exact(simd::Vec<float, N> x, T* to) {
@@ -98,12 +114,19 @@ struct DecodeNf4Rows {
             } else {
                 const std::int64_t count = std::min(rest, nf4_block - begin % nf4_block);
                 simd::store(nf4.scales.across<Width>(begin, 0, 1), scales);
-                float values[16];
-                table_for<S, T>(unscaled, scales[0]).store(values);
-                for (std::int64_t i = begin; i < begin + count; ++i) {
-                    *out++ = static_cast<T>(values[i % 2 == 0 ? nf4.codes[i / 2] >> 4 : nf4.codes[i / 2] & 15]);
+                const Nf4Table<Width> table = table_for<S, T>(unscaled, scales[0]);
+                std::int64_t i = begin;
+                for (; Width >= 8 && begin % Width == 0 && i + Width <= begin + count; i += Width, out += Width) {
+                    store_exact(table[unpack_nf4<Width>(nf4.codes + i / 2)], out);
                 }
                 begin += count;
+                float values[16];
+                if (i < begin) {
+                    table.store(values);
+                }
+                for (; i < begin; ++i) {
+                    *out++ = static_cast<T>(values[i % 2 == 0 ? nf4.codes[i / 2] >> 4 : nf4.codes[i / 2] & 15]);
+                }
             }
         }
     }

@@ -85,13 +85,14 @@ struct TransposeRows {
 
 } // namespace detail
 
-/// Asks the second-level cache for rows of `columns` values that are `row_stride` apart.
-template <class T>
-void prefetch_rows(const T* from, std::int64_t rows, std::int64_t columns, std::int64_t row_stride) {
+/// Asks the second-level cache, or the first-level cache where Locality is 3, for rows of `columns` values that are
+/// `row_stride` apart.
+template <int Locality = 2, class T>
+LOWRANK_INLINE void prefetch_rows(const T* from, std::int64_t rows, std::int64_t columns, std::int64_t row_stride) {
     constexpr auto line = static_cast<std::int64_t>(64 / sizeof(T));
     for (std::int64_t r = 0; r < rows; ++r) {
         for (std::int64_t c = 0; c < columns; c += line) {
-            __builtin_prefetch(from + r * row_stride + c, 0, 2);
+            __builtin_prefetch(from + r * row_stride + c, 0, Locality);
         }
     }
 }

@@ -23,7 +23,9 @@ struct PairRows {
                                    float* to, std::int64_t panel, std::int64_t to_panel) {
         using V = simd::Vec<float, Width>;
         using naturals = typename V::naturals;
+        constexpr std::int64_t ahead = 4; // pairs
         for (std::int64_t i = 0; i < pairs; ++i, from += 2 * from_row, to += panel) {
+            prefetch_rows<3>(from + 2 * ahead * from_row, i + ahead < pairs ? 2 : 0, columns, from_row);
             float* target = to;
             for (std::int64_t p = 0; p < columns; p += panel, target += to_panel) {
                 const std::int64_t end = std::min(panel, columns - p);
@@ -82,13 +84,14 @@ void read_pairs(const MatrixOperand<T, Cpu>& from, std::int64_t k0, std::int64_t
             i = k / steps * steps;
             copy_block(count, i / 2, reinterpret_cast<const float*>(source), values.column_stride / 2, to, 1, panel);
         }
-        for (; i < k; i += steps) {
-            const std::int64_t there = std::min(steps, k - i);
-            if (there < steps) {
+        const std::int64_t most = size / panel / steps * steps;
+        for (; i < k; i += most) {
+            const std::int64_t there = std::min(most, k - i), chunks = std::min(most, end - i);
+            if (there < chunks) {
                 std::fill_n(block, size, bf16());
             }
-            read_columns(from, k0 + i, there, column + c, count, block, steps);
-            copy_block(count, pair_chunk, reinterpret_cast<const float*>(block), pair_chunk, to + i / 2 * panel, 1,
+            read_columns(from, k0 + i, there, column + c, count, block, chunks);
+            copy_block(count, chunks / 2, reinterpret_cast<const float*>(block), chunks / 2, to + i / 2 * panel, 1,
                        panel);
         }
         for (std::int64_t r = 0; r < end / 2 && count < panel; ++r) {

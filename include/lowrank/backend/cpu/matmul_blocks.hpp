@@ -59,23 +59,23 @@ struct MatmulBlocks {
     bool by_rows = false;         // B's rows are read in long runs, a few at a time
 
     /// For a product of m rows, n columns and k steps. Each task packs its panels, so a task has many rows; but there
-    /// are to be three tasks for a thread, or two where multiplying is so fast that packing counts more. A single strip
-    /// of rows waits for the memory that B lies in: there B is read in its own order.
+    /// are to be three tasks for a thread, or where multiplying is so fast that packing counts more, just enough. A
+    /// single strip of rows waits for the memory that B lies in: there B is read in its own order.
     static MatmulBlocks of(const MatmulTile& tile, std::int64_t m, std::int64_t n, std::int64_t k,
                            bool b_has_contiguous_rows) {
         constexpr std::int64_t most_rows = 1152;
         const std::int64_t most_k = tile.is_amx ? 144 : 272; // its panel and strip fill half of the first-level cache
         constexpr std::int64_t most_panels = 16;             // by rows: their sets in the cache differ
-        const std::int64_t least_strips = pieces(tile.is_amx ? 512 : 108, tile.rows),
+        const std::int64_t least_strips = pieces(108, tile.rows),
                            most_cached_strips = pieces(tile.is_amx ? 128 : 225, tile.rows);
         const std::int64_t few = tile.kind == Packed::values ? 8 : 4 * pair_chunk; // steps by rows
         MatmulBlocks blocks{
             .tile_rows = tile.rows, .panel = tile.columns, .group = (tile.is_amx ? 12 : 4) * tile.columns};
         const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
-        const std::int64_t tasks = std::max(
-            pieces(m, most_rows),
-            std::min(pieces((tile.is_amx ? 2 : 3) * num_threads(), pieces(n, blocks.group)), strips / least_strips));
-        blocks.rows = pieces(strips, tasks) * blocks.tile_rows;
+        const std::int64_t groups = pieces(n, blocks.group);
+        const std::int64_t wanted = tile.is_amx ? enough_for_all_threads(groups) : pieces(3 * num_threads(), groups);
+        const std::int64_t row_blocks = std::max(pieces(m, most_rows), std::min(wanted, strips / least_strips));
+        blocks.rows = pieces(strips, row_blocks) * blocks.tile_rows;
         blocks.cached_rows = std::min(blocks.rows, most_cached_strips * blocks.tile_rows);
         blocks.keeps_b = blocks.rows > blocks.cached_rows;
         blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most_k)));
@@ -92,6 +92,17 @@ struct MatmulBlocks {
 
     /// How many pieces of at most `most` cover `whole`.
     static constexpr std::int64_t pieces(std::int64_t whole, std::int64_t most) { return (whole + most - 1) / most; }
+
+  private:
+    /// The fewest times so many tasks that keep all threads busy for seven eighths of the time.
+    static std::int64_t enough_for_all_threads(std::int64_t tasks) {
+        const std::int64_t threads = num_threads();
+        std::int64_t times = 1;
+        while (8 * times * tasks < 7 * pieces(times * tasks, threads) * threads) {
+            ++times;
+        }
+        return times;
+    }
 };
 
 } // namespace lowrank::detail

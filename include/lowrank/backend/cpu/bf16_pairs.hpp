@@ -15,6 +15,12 @@ namespace lowrank::detail {
 /// Pairs that a register of AMX holds in a row. Packed factors have whole chunks of so many, with zeros at the end.
 inline constexpr std::int64_t pair_chunk = 16;
 
+/// The distance of packed rows of `pairs` pairs: an odd number of cache lines, so that a tile's rows do not compete for
+/// the same sets of the cache.
+constexpr std::int64_t pair_row(std::int64_t pairs) {
+    return (pairs / pair_chunk | 1) * pair_chunk;
+}
+
 /// to[i, c] = (from[2i, c], from[2i + 1, c]) for i < pairs: the even one in the lower half. Columns are cut into
 /// panels: to[i, c] lies in panel c / panel at row i. `columns` is a multiple of the width, and a panel too.
 struct PairRows {

@@ -182,8 +182,7 @@ void multiply(MatmulTasks<T, Out> problem) {
 #endif
     const std::int64_t padded = MatmulBlocks::pieces(problem.m, blocks.tile_rows) * blocks.tile_rows;
     const bool is_paired = problem.tile.kind == Packed::bf16_pairs;
-    // An odd number of cache lines to a row of pairs: then a tile's rows do not compete for the same sets of the cache.
-    const std::int64_t stride = is_paired ? (problem.k / pair_chunk | 1) * pair_chunk : problem.k;
+    const std::int64_t stride = is_paired ? pair_row(problem.k) : problem.k;
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * stride) * sizeof(C));
     C* packed_a = static_cast<C*>(memory.mutable_data());
     problem.a =

@@ -68,8 +68,8 @@ struct FinishColumns {
             for (std::int64_t c = 0; c < columns; ++c) {
                 row[c] = sums[c * amx_tile + r];
             }
-            finish_row<Width>(problem.epilogue, row, static_cast<int>(columns), column, r * problem.n + column,
-                              problem.out);
+            finish_rows<Width>(problem.epilogue, 1, row, 0, static_cast<int>(columns), column, r * problem.n + column,
+                               0, problem.out);
         }
     }
 };
@@ -79,7 +79,7 @@ struct FinishColumns {
 template <class Out>
 void multiply_few(const MatmulTasks<bf16, Out>& problem) {
     constexpr std::int64_t rows = amx_tile / 2;
-    const std::int64_t stride = (problem.k / pair_chunk | 1) * pair_chunk;
+    const std::int64_t stride = pair_row(problem.k);
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(rows * (stride + problem.k)) * sizeof(float));
     float *packed = static_cast<float*>(memory.mutable_data()), *x = packed + rows * stride;
     pack_pairs(problem, stride, packed);

@@ -54,11 +54,44 @@ struct Nf4Scales {
             }
             scales = plus_product(V(stored.offset), simd::load<V>(a), simd::load<V>(b));
         }
+        return counted(scales);
+    }
+
+    /// The scales of `count` blocks in a row, from `block` on, in the first of N lanes.
+    template <int N>
+    LOWRANK_INLINE simd::Vec<float, N> of_blocks(std::int64_t block, std::int64_t count) const {
+        using V = simd::Vec<float, N>;
+        const auto first = static_cast<std::uint64_t>(block), last = static_cast<std::uint64_t>(block + count - 1);
+        if (absmax != nullptr) {
+            return counted(simd::load<V>(absmax + first, count));
+        }
+        if (first / nested_block != last / nested_block) {
+            return across<N>(block * nf4_block, nf4_block, count);
+        }
+        const std::uint8_t* from = codes + first;
+        const float* map = nested_map;
+        float a[N] = {};
+        if (count == N) {
+#pragma GCC unroll 16
+            for (int i = 0; i < N; ++i) {
+                a[i] = map[from[i]];
+            }
+        } else {
+            for (std::int64_t i = 0; i < count; ++i) {
+                a[i] = map[from[i]];
+            }
+        }
+        return counted(plus_product(V(offset), simd::load<V>(a), V(nested_absmax[first / nested_block])));
+    }
+
+  private:
+    template <int N>
+    LOWRANK_INLINE static simd::Vec<float, N> counted(simd::Vec<float, N> scales) {
+        using V = simd::Vec<float, N>;
         scales = select(abs(scales) < V(std::numeric_limits<float>::min()), V(0.0f), scales);
         return select(scales == scales, scales, V(std::numeric_limits<float>::quiet_NaN()));
     }
 
-  private:
     // offset + a·b, rounded twice: a compiler must not make one operation of it.
     template <int N>
     LOWRANK_INLINE static simd::Vec<float, N> plus_product(simd::Vec<float, N> offset, simd::Vec<float, N> a,
@@ -67,7 +100,9 @@ struct Nf4Scales {
 #pragma clang fp contract(off)
         return typename simd::Vec<float, N>::Raw{a.v * b.v + offset.v};
 #else
-        return typename simd::Vec<float, N>::Raw{__builtin_assoc_barrier(a.v * b.v) + offset.v};
+        typename simd::Vec<float, N>::type product = a.v * b.v;
+        asm("" : "+m"(product)); // __builtin_assoc_barrier would take the vector apart
+        return typename simd::Vec<float, N>::Raw{product + offset.v};
 #endif
     }
 };

@@ -102,7 +102,7 @@ struct DecodeNf4Rows {
             float scales[Width];
             if (begin % nf4_block == 0 && rest >= nf4_block) {
                 const std::int64_t blocks = std::min<std::int64_t>(Width, rest / nf4_block);
-                simd::store(nf4.scales.across<Width>(begin, nf4_block, blocks), scales);
+                simd::store(nf4.scales.of_blocks<Width>(begin / nf4_block, blocks), scales);
                 for (std::int64_t b = 0; b < blocks; ++b, begin += nf4_block, out += nf4_block) {
                     const Nf4Table<Width> table = table_for<S, T>(unscaled, scales[b]);
                     const std::uint8_t* codes = nf4.codes + static_cast<std::uint64_t>(begin) / 2;

@@ -17,16 +17,16 @@ struct MultiplyNf4Rows {
     template <int Width>
     LOWRANK_INLINE static void run(const Nf4View& nf4, std::int64_t in, std::int64_t row0, std::int64_t outs,
                                    const float* x, std::int64_t rows, float* y, std::int64_t y_stride) {
-        std::int64_t r = 0;
-        const auto next = [&]<int Rows>(std::integral_constant<int, Rows>) {
-            for (; rows - r >= Rows; r += Rows) {
-                multiply<Width, Rows>(nf4, in, row0, outs, x + r * nf4_block, rows * nf4_block, y + r * y_stride,
-                                      y_stride);
-            }
-        };
-        next(std::integral_constant<int, 4>());
-        next(std::integral_constant<int, 2>());
-        next(std::integral_constant<int, 1>());
+        std::int64_t r = 0; // whose loops are no lambda: that might be compiled without this instruction set
+        for (; rows - r >= 4; r += 4) {
+            multiply<Width, 4>(nf4, in, row0, outs, x + r * nf4_block, rows * nf4_block, y + r * y_stride, y_stride);
+        }
+        for (; rows - r >= 2; r += 2) {
+            multiply<Width, 2>(nf4, in, row0, outs, x + r * nf4_block, rows * nf4_block, y + r * y_stride, y_stride);
+        }
+        for (; rows - r >= 1; r += 1) {
+            multiply<Width, 1>(nf4, in, row0, outs, x + r * nf4_block, rows * nf4_block, y + r * y_stride, y_stride);
+        }
     }
 
   private:
@@ -45,10 +45,14 @@ struct MultiplyNf4Rows {
             const std::uint8_t* codes = nf4.codes + static_cast<std::uint64_t>(first) / 2;
             const float* values = x;
             for (std::int64_t i = 0; i < in;) {
+                constexpr std::int64_t ahead = 4096; // bytes: further than the processor looks by itself
                 float scales[Width];
                 const std::int64_t blocks = std::min<std::int64_t>(Width, (in - i) / nf4_block);
-                simd::store(nf4.scales.across<Width>(first + i, nf4_block, blocks), scales);
+                simd::store(nf4.scales.of_blocks<Width>((first + i) / nf4_block, blocks), scales);
                 for (std::int64_t b = 0; b < blocks; ++b, i += nf4_block, codes += nf4_block / 2, values += x_block) {
+                    if (b % 2 == 0) {
+                        __builtin_prefetch(codes + ahead);
+                    }
                     const Nf4Table<Width> table = unscaled.template scaled<S>(scales[b]);
 #pragma GCC unroll 4
                     for (int part = 0; part < nf4_block / Width; ++part) {

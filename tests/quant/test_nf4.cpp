@@ -99,7 +99,7 @@ void check_case(const std::string& name) {
         const Quantized q = quantized_on(isa, values);
         CHECK(q.codes == tensor<std::uint8_t>(name + ".codes"));
         CHECK(same_numbers(q.scales, counted(tensor<float>(name + ".absmax"))));
-        for (const std::int64_t begin : {0, 1, 2, 64, 77}) { // from an odd place, too
+        for (const std::int64_t begin : {0, 1, 2, 32, 64, 77}) { // from an odd place, too
             const std::int64_t end = begin == 0 ? q.count : std::min<std::int64_t>(q.count, begin + 75);
             if (begin < end) {
                 const std::vector<T> part(expected.begin() + begin, expected.begin() + end);
@@ -295,6 +295,16 @@ TEST_CASE("double quantization follows bitsandbytes' CUDA kernels") {
     decode_nf4({q.codes.data(), scales, DType::f32}, q.count, decoded.data());
     for (std::size_t i = 0; i < decoded.size(); ++i) {
         REQUIRE(decoded[i] == restored[i / 64]);
+    }
+    // From a block on from which a vector of scales belongs to two of the second kind.
+    const std::int64_t first = (nested_block - 3) * nf4_block;
+    for (const simd::Isa isa : all_isas()) {
+        std::vector<float> rest(std::size_t(q.count - first));
+        simd::run_on_isa<detail::DecodeNf4Rows<float>>(isa, Nf4View{q.codes.data(), scales, DType::f32},
+                                                       std::int64_t(0), std::int64_t(0), std::int64_t(1), first,
+                                                       q.count - first, rest.data(), std::int64_t(0));
+        CAPTURE(simd::name_of(isa));
+        CHECK(std::equal(rest.begin(), rest.end(), decoded.begin() + first));
     }
     // Scales that are all equal are the offset.
     const std::vector<float> equal(300, 0.3f);

@@ -6,7 +6,8 @@ build=$1 work=$2
 source=$(realpath "$(dirname "$0")/../..")
 rm -rf "$work"
 mkdir -p "$work"
-cp "$source/docs/performance.md" "$work/page.md"
+# The page as it was before anything was measured.
+sed '/^<!-- figures:/,/^<!-- end -->/{/^<!--/!d; s/^<!-- end/Not measured yet.\n&/}' "$source/docs/performance.md" > "$work/page.md"
 python3 -B "$source/bench/compare.py" --quick --against-itself --only step,decode,tokenizer,start,kernels,ops,plots --build "$build" \
     --work "$work" --output "$work/results" --update "$work/page.md"
 

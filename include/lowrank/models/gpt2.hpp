@@ -156,8 +156,20 @@ struct Gpt2 {
     /// Logits [.., vocab_size] of hidden states [.., n_embd]. They are as exact as those in the loss, for in bf16
     /// numbers near -100 lie half a unit apart.
     Tensor<compute_t<T>, D> logits(const Tensor<T, D>& hidden_states) const {
-        return lm_head.adapter ? cast<compute_t<T>>(lm_head.forward(hidden_states, {}))
-                               : linear(cast<compute_t<T>>(hidden_states), head());
+        using C = compute_t<T>;
+        if (lm_head.adapter) {
+            return cast<C>(lm_head.forward(hidden_states, {}));
+        }
+        const WeightSlot<C, D>& weight = head();
+        if (edge(hidden_states) || weight.is_trainable()) {
+            return linear(cast<C>(hidden_states), weight);
+        }
+        const Tensor<T, D> x = contiguous(hidden_states); // as in the loss: bf16 by bf16, summed in C
+        Shape shape = x.shape();
+        shape[shape.rank() - 1] = weight.out();
+        const MatmulSegment<T, D> segment{matrix(x.data(), weight.in()), MatrixOperand<T, D>(weight, false),
+                                          weight.in()};
+        return detail::product<C, T, D>(x.numel() / weight.in(), weight.out(), {segment}, shape);
     }
 
     /// The sum of the negative log-likelihoods of the labels, aligned with the ids and shifted here: position i is

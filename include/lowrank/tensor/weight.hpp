@@ -42,8 +42,7 @@ class WeightInfo {
     const std::string& storage() const { return storage_; }
     /// Bytes that the weight occupies.
     virtual std::size_t bytes() const = 0;
-    /// Its numbers, [out, in] or [in, out] by `layout()`, where they lie in the device's memory as this type; else
-    /// null.
+    /// Its numbers in the stored orientation, where they lie in the device's memory as this type; else null.
     virtual const void* dense_values(DType) const { return nullptr; }
 
   private:

@@ -83,9 +83,9 @@ void read_pairs(const MatrixOperand<T, Cpu>& from, std::int64_t k0, std::int64_t
     // In the order of memory, neighbours in k are pairs already: what remains is to transpose numbers of 32 bits.
     for (std::int64_t c = 0; c < columns; c += panel, to += to_panel) {
         const std::int64_t count = std::min(panel, columns - c);
-        const T* source = values.data + (column + c) * values.column_stride + k0;
+        const T* source = values.data == nullptr ? nullptr : values.data + (column + c) * values.column_stride + k0;
         std::int64_t i = 0;
-        if (values.data != nullptr && values.row_stride == 1 && values.column_stride % 2 == 0 &&
+        if (source != nullptr && values.row_stride == 1 && values.column_stride % 2 == 0 &&
             reinterpret_cast<std::uintptr_t>(source) % alignof(float) == 0) {
             i = k / steps * steps;
             copy_block(count, i / 2, reinterpret_cast<const float*>(source), values.column_stride / 2, to, 1, panel);

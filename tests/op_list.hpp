@@ -118,6 +118,14 @@ std::vector<OpExample<T, D>> op_list(std::int64_t n = 1) {
               const WeightSlot<C, D> slot(contiguous(cast<C>(x[1])), Orientation::out_in);
               return linear<T, D>(x[0], slot, epilogue, {LowRankTerm<T, D>{x[5], cast<C>(x[6]), 0.5}});
           });
+    entry("linear_low_rank", {rows, example_values<T, D>({2, 4}, 16), example_values<T, D>({5, 2}, 17)},
+          [weight](const Inputs& x) {
+              const WeightSlot<C, D> slot(contiguous(cast<C>(weight)), Orientation::out_in);
+              return linear<T, D>(x[0], slot, {}, {LowRankTerm<T, D>{{}, cast<C>(x[2]), 0.5, cast<C>(x[1])}});
+          });
+    entry("lm_head_logits", {rows, weight}, [](const Inputs& x) {
+        return cast<T>(lm_head_logits(x[0], WeightSlot<C, D>(contiguous(cast<C>(x[1])), Orientation::out_in)));
+    });
     std::vector<std::int32_t> some;
     for (std::int64_t i = 0; i < 3 * n; ++i) {
         some.push_back(i == 1 ? ignored_label : static_cast<std::int32_t>(i * 3 % 5));

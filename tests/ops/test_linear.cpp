@@ -23,7 +23,7 @@ Activation activation_named(const std::string& name) {
 }
 
 template <class T>
-void compare(double tolerance) {
+void compare(double tolerance, bool forms_t) {
     for (const ReferenceCase& reference : reference_cases("linear")) {
         if (reference.text("activation") == "silu") {
             continue; // no epilogue of the fused op
@@ -41,7 +41,9 @@ void compare(double tolerance) {
             Epilogue<T, Cpu> epilogue{given("bias"), given("column_scale"),
                                       activation_named(reference.text("activation")), given("residual")};
             std::vector<LowRankTerm<T, Cpu>> terms;
-            if (at.contains("a")) {
+            if (at.contains("a") && forms_t) {
+                terms.push_back({{}, x[at["b"]], reference.number("scale"), x[at["a"]]});
+            } else if (at.contains("a")) {
                 const WeightSlot<T, Cpu> a(x[at["a"]], Orientation::out_in);
                 terms.push_back({linear(x[0], a), x[at["b"]], reference.number("scale")});
             }
@@ -53,8 +55,10 @@ void compare(double tolerance) {
 } // namespace
 
 TEST_CASE("linear equals PyTorch's composition, with every part of its epilogue") {
-    compare<float>(2e-6);
-    compare<double>(1e-7);
+    for (const bool forms_t : {false, true}) {
+        compare<float>(2e-6, forms_t);
+        compare<double>(1e-7, forms_t);
+    }
 }
 
 TEST_CASE("gradients of linear, in both orientations, with everything trained") {
@@ -62,18 +66,42 @@ TEST_CASE("gradients of linear, in both orientations, with everything trained") 
     const auto x = random_tensor<double>({2, 3, 5}, rng), res = random_tensor<double>({2, 3, 7}, rng);
     const auto bias = random_tensor<double>({7}, rng), scale = random_tensor<double>({7}, rng);
     const auto t = random_tensor<double>({2, 3, 2}, rng), b = random_tensor<double>({7, 2}, rng);
+    const auto a = random_tensor<double>({3, 5}, rng), b_of_a = random_tensor<double>({7, 3}, rng);
     for (const Orientation orientation : {Orientation::out_in, Orientation::in_out}) {
         for (const Activation activation : {Activation::none, Activation::gelu_tanh, Activation::gelu_erf}) {
             const auto w = random_tensor<double>(orientation == Orientation::out_in ? Shape{7, 5} : Shape{5, 7}, rng);
             const auto report = gradient_check(
-                [&](auto x_, auto w_, auto bias_, auto scale_, auto res_, auto t_, auto b_) {
+                [&](auto x_, auto w_, auto bias_, auto scale_, auto res_, auto t_, auto b_, auto a_, auto b_of_a_) {
                     return linear(x_, WeightSlot<double, Cpu>(w_, orientation), {bias_, scale_, activation, res_},
-                                  {{t_, b_, 0.7}});
+                                  {{t_, b_, 0.7}, {{}, b_of_a_, 0.3, a_}});
                 },
-                x, w, bias, scale, res, t, b);
+                x, w, bias, scale, res, t, b, a, b_of_a);
             CHECK_MESSAGE(report.ok, report.str());
         }
     }
+}
+
+TEST_CASE("gradients through a low-rank term that the linear forms, whichever of its inputs are trained") {
+    Rng rng(9);
+    const auto x = random_tensor<double>({6, 5}, rng), a = random_tensor<double>({2, 5}, rng);
+    const auto b = random_tensor<double>({7, 2}, rng);
+    const WeightSlot<double, Cpu> frozen(
+        std::make_shared<DenseWeight<double, Cpu>>(random_tensor<double>({7, 5}, rng), Orientation::out_in));
+    const auto adapted = [&](const auto& x_, const auto& a_, const auto& b_) {
+        return linear(x_, frozen, {}, {{{}, b_, 0.3, a_}});
+    };
+    for (const auto& report :
+         {gradient_check([&](auto x_) { return adapted(x_, a, b); }, x),
+          gradient_check([&](auto a_) { return adapted(x, a_, b); }, a),
+          gradient_check([&](auto b_) { return adapted(x, a, b_); }, b),
+          gradient_check([&](auto x_, auto b_) { return adapted(x_, a, b_); }, x, b),
+          gradient_check([&](auto x_, auto a_, auto b_) { return adapted(x_ * x_, a_, b_) + adapted(x_, a_, b_); }, x,
+                         a, b)}) {
+        CHECK_MESSAGE(report.ok, report.str());
+    }
+    CHECK_THROWS_WITH_AS(linear(x, frozen, {}, {{x, b, 0.3, a}}), doctest::Contains("with t given too"), ShapeError);
+    CHECK_THROWS_WITH_AS(linear(x, frozen, {}, {{{}, b, 0.3, b}}), doctest::Contains("A [7, 2] and B [7, 2]"),
+                         ShapeError);
 }
 
 TEST_CASE("gradients of an input of several linears are summed, and one that something else reads stays as it is") {

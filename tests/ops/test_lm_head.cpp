@@ -74,6 +74,27 @@ TEST_CASE("without a leaf nothing is recorded; a NaN reaches the loss") {
     CHECK(std::isnan(lm_head_loss(x, w, labels).item()));
 }
 
+TEST_CASE("logits are a linear's, and numbers of the type of the sums") {
+    Rng rng(5);
+    for (const std::int64_t rows : {3, 40}) {
+        const auto x = random_tensor<float>({rows, 2, 24}, rng), w = random_tensor<float>({50, 24}, rng);
+        const WeightSlot<float, Cpu> head(std::make_shared<DenseWeight<float, Cpu>>(w, Orientation::out_in));
+        CHECK(lm_head_logits(x, head).to_vector() == linear(x, head).to_vector());
+        CHECK(lm_head_logits(x, head).shape() == Shape{rows, 2, 50});
+        const auto of_halves = lm_head_logits(cast<bf16>(x), head).to_vector();
+        const auto exact = lm_head_logits(cast<float>(cast<bf16>(x)), head).to_vector();
+        double worst = 0;
+        for (std::size_t i = 0; i < exact.size(); ++i) { // a weight may be rounded, the result not
+            worst = std::max(worst, std::abs(double(of_halves[i]) - exact[i]));
+        }
+        CHECK(worst < 0x1p-9 * 24);
+        CHECK(cast<float>(cast<bf16>(lm_head_logits(cast<bf16>(x), head))).to_vector() != of_halves);
+    }
+    CHECK_THROWS_WITH_AS(lm_head_logits(random_tensor<float>({2, 3}, rng),
+                                        WeightSlot<float, Cpu>(random_tensor<float>({5, 4}, rng), Orientation::out_in)),
+                         "lm_head_logits: expected x [..., 4], found [2, 3]", ShapeError);
+}
+
 TEST_CASE("labels and shapes that do not fit are named") {
     Rng rng(5);
     const auto x = random_tensor<float>({2, 4}, rng);

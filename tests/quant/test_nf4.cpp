@@ -223,14 +223,16 @@ TEST_CASE("products of a few rows are those of the decoded numbers, each row as 
             CAPTURE(in);
             std::vector<float> alone(std::size_t(most * outs));
             for (const std::int64_t rows : {std::int64_t(1), std::int64_t(3), most}) {
-                std::vector<float> y(std::size_t(rows * outs)), blocks;
+                std::vector<float> y(std::size_t(rows * outs));
                 for (std::int64_t r0 = 0; r0 < most; r0 += rows) { // the rows r0 …, of which the last may be too many
-                    blocks.clear();
+                    std::vector<float> some, arranged(std::size_t(in * rows));
                     for (std::int64_t i = 0; i < in * rows; ++i) {
-                        blocks.push_back(x(r0 + i / 64 % rows, i / (64 * rows) * 64 + i % 64));
+                        some.push_back(x(r0 + i / in, i % in));
                     }
-                    simd::run_on_isa<detail::MultiplyNf4Rows<S>>(isa, nf4, in, row0, outs, blocks.data(), rows,
-                                                                 y.data(), outs);
+                    simd::run_on_isa<detail::ArrangeForNf4>(isa, rows, in, static_cast<const float*>(some.data()),
+                                                            arranged.data());
+                    simd::run_on_isa<detail::MultiplyNf4Rows<S>>(
+                        isa, nf4, in, row0, outs, static_cast<const float*>(arranged.data()), rows, y.data(), outs);
                     for (std::int64_t r = 0; r < rows && r0 + r < most; ++r) {
                         for (std::int64_t o = 0; o < outs; ++o) {
                             double sum = 0, size = 0;

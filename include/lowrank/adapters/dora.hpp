@@ -38,9 +38,9 @@ class Dora final : public Lora<T, D> {
         const Tensor<C, D> g = magnitude_ / row_norms(layer.weight);
         Epilogue<T, D> adapted = epilogue;
         adapted.bias = this->shifted_bias(epilogue.bias);
-        if (!context.training || this->dropout_ == 0) {
+        if (!this->is_dropping(context)) {
             adapted.column_scale = g;
-            return linear(x, layer.weight, adapted, {{this->down(x), this->b_, this->scale_}});
+            return linear(x, layer.weight, adapted, {this->own_term()});
         }
         // With dropout PEFT leaves base(x) alone: y = base(x) + (g - 1)·(W xd) + g·s·B(A xd), xd = dropout(x).
         const Tensor<T, D> xd = this->dropped(x, context);

@@ -67,7 +67,7 @@ class Lora : public LinearAdapter<T, D> {
                          const ForwardContext<D>& context) const override {
         Epilogue<T, D> adapted = epilogue;
         adapted.bias = shifted_bias(epilogue.bias);
-        return linear(x, layer.weight, adapted, {term(x, context)});
+        return linear(x, layer.weight, adapted, {is_dropping(context) ? term(x, context) : own_term()});
     }
 
     bool low_rank_terms(const Linear<T, D>&, const Tensor<T, D>& x, const ForwardContext<D>& context,
@@ -104,12 +104,16 @@ class Lora : public LinearAdapter<T, D> {
   protected:
     /// x with dropout, in training.
     Tensor<T, D> dropped(const Tensor<T, D>& x, const ForwardContext<D>& context) const {
-        return context.training && dropout_ > 0 ? dropout(x, dropout_, context.seed, site_) : x;
+        return is_dropping(context) ? dropout(x, dropout_, context.seed, site_) : x;
     }
+    bool is_dropping(const ForwardContext<D>& context) const { return context.training && dropout_ > 0; }
 
     LowRankTerm<T, D> term(const Tensor<T, D>& x, const ForwardContext<D>& context) const {
         return {down(dropped(x, context)), b_, scale_};
     }
+
+    /// The same without dropout, as part of one operation with the base.
+    LowRankTerm<T, D> own_term() const { return {{}, b_, scale_, factor_a()}; }
 
     /// A, or what stands in its place.
     virtual Tensor<C, D> factor_a() const { return a_; }

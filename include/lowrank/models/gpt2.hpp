@@ -153,23 +153,10 @@ struct Gpt2 {
         return transformer.ln_f.forward(x);
     }
 
-    /// Logits [.., vocab_size] of hidden states [.., n_embd]. They are as exact as those in the loss, for in bf16
-    /// numbers near -100 lie half a unit apart.
+    /// Logits [.., vocab_size] of hidden states [.., n_embd].
     Tensor<compute_t<T>, D> logits(const Tensor<T, D>& hidden_states) const {
-        using C = compute_t<T>;
-        if (lm_head.adapter) {
-            return cast<C>(lm_head.forward(hidden_states, {}));
-        }
-        const WeightSlot<C, D>& weight = head();
-        if (edge(hidden_states) || weight.is_trainable()) {
-            return linear(cast<C>(hidden_states), weight);
-        }
-        const Tensor<T, D> x = contiguous(hidden_states); // as in the loss: bf16 by bf16, summed in C
-        Shape shape = x.shape();
-        shape[shape.rank() - 1] = weight.out();
-        const MatmulSegment<T, D> segment{matrix(x.data(), weight.in()), MatrixOperand<T, D>(weight, false),
-                                          weight.in()};
-        return detail::product<C, T, D>(x.numel() / weight.in(), weight.out(), {segment}, shape);
+        return lm_head.adapter ? cast<compute_t<T>>(lm_head.forward(hidden_states, {}))
+                               : lm_head_logits(hidden_states, head());
     }
 
     /// The sum of the negative log-likelihoods of the labels, aligned with the ids and shifted here: position i is

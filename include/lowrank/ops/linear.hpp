@@ -24,12 +24,14 @@ struct Epilogue {
     Tensor<T, D> residual; ///< of the result's shape, added last
 };
 
-/// A low-rank part of a linear: scale·t·Bᵀ is added to x·Wᵀ. For LoRA t = dropout(x)·Aᵀ.
+/// A low-rank part of a linear: scale·t·Bᵀ is added to x·Wᵀ. For LoRA t = dropout(x)·Aᵀ; where A is given, the linear
+/// forms t = x·Aᵀ itself, and the gradient of x, du·W + dt·A, is one product.
 template <class T, DeviceTag D>
 struct LowRankTerm {
-    Tensor<T, D> t;            ///< [..., r], rows as those of x
+    Tensor<T, D> t;            ///< [..., r], rows as those of x; undefined where A is given
     Tensor<compute_t<T>, D> b; ///< [out, r]
     double scale = 1;
+    Tensor<compute_t<T>, D> a = {}; ///< [r, in], or undefined
 };
 
 namespace detail {
@@ -53,6 +55,15 @@ void check_linear(const Tensor<T, D>& x, const WeightSlot<compute_t<T>, D>& weig
         throw ShapeError(concat("linear: residual: found shape ", epilogue.residual.shape(), ", expected ", result));
     }
     for (const LowRankTerm<T, D>& term : terms) {
+        if (term.a.defined() && (term.t.defined() || term.b.rank() != 2 || term.b.size(0) != weight.out() ||
+                                 term.a.shape() != Shape{term.b.size(1), weight.in()})) {
+            throw ShapeError(concat("linear: low-rank term: A ", term.a.shape(), " and B ", term.b.shape(),
+                                    term.t.defined() ? " with t given too" : "", " do not fit [out, in] = [",
+                                    weight.out(), ", ", weight.in(), "]"));
+        }
+        if (term.a.defined()) {
+            continue;
+        }
         if (term.b.rank() != 2 || term.b.size(0) != weight.out() || term.t.rank() < 1 ||
             term.t.size(-1) != term.b.size(1) || term.t.numel() * weight.in() != x.numel() * term.b.size(1)) {
             throw ShapeError(concat("linear: low-rank term: t ", term.t.shape(), " and B ", term.b.shape(),
@@ -107,6 +118,17 @@ void add_product(const Edge<T, D>& edge, std::int64_t m, std::int64_t n,
     }
 }
 
+/// dW = dyᵀ·x for dy [rows, out] and x [rows, in], in the orientation in which W is stored.
+template <class T, DeviceTag D>
+Tensor<compute_t<T>, D> weight_gradient(const WeightSlot<compute_t<T>, D>& weight, std::int64_t rows, MatrixView<T> dy,
+                                        MatrixView<T> x) {
+    using C = compute_t<T>;
+    const std::int64_t in = weight.in(), out = weight.out();
+    return weight.orientation() == Orientation::out_in
+               ? product<C, T, D>(out, in, {{dy.transposed(), {x}, rows}}, {out, in})
+               : product<C, T, D>(in, out, {{x.transposed(), {dy}, rows}}, {in, out});
+}
+
 } // namespace detail
 
 /// y [..., out] for x [..., in]. A frozen weight gets no gradient and nothing is saved for it: forward and backward
@@ -132,13 +154,23 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
     const Edge eb = edge(epilogue.bias), es = edge(epilogue.column_scale), ew = edge(weight.values());
     bool product_wanted = ex || ew;
     std::vector<Segment> segments{{matrix(x.data(), in), MatrixOperand<T, D>(weight, false), in}};
+    bool x_wanted = bool(ew);
     for (LowRankTerm<T, D>& term : terms) {
-        term.t = contiguous(term.t);
         term.b = contiguous(term.b);
+        term.a = contiguous(term.a);
         const std::int64_t r = term.b.size(1);
+        if (term.a.defined()) {
+            Shape t_shape = x.shape();
+            t_shape[t_shape.rank() - 1] = r;
+            const MatrixOperand<T, D> a(matrix(term.a.data(), in).transposed());
+            term.t = detail::product<T, T, D>(rows, r, {{matrix(x.data(), in), a, in}}, t_shape);
+        }
+        term.t = contiguous(term.t);
         segments.push_back({matrix(term.t.data(), r), MatrixOperand<T, D>(matrix(term.b.data(), r).transposed()), r,
                             static_cast<C>(term.scale)});
-        product_wanted = product_wanted || edge(term.t) || edge(term.b);
+        const Edge ea = edge(term.a);
+        product_wanted = product_wanted || edge(term.t) || edge(term.b) || ea;
+        x_wanted = x_wanted || ea;
     }
     const bool wanted = product_wanted || er || eb || es;
 
@@ -160,9 +192,10 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
 
     struct Term {
         Edge<T, D> et;
-        Edge<C, D> eb;
+        Edge<C, D> ea, eb;
+        bool has_a;
         Saved<T, D> t;
-        Saved<C, D> b;
+        Saved<C, D> a, b;
         Shape t_shape;
         std::int64_t r;
         C scale;
@@ -170,14 +203,16 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
     std::vector<Term> saved_terms;
     for (const LowRankTerm<T, D>& term : terms) {
         const Edge et = edge(term.t);
-        const Edge ebt = edge(term.b);
-        saved_terms.push_back({et, ebt, save_if(ebt, term.t), save_if(et, term.b), term.t.shape(), term.b.size(1),
+        const Edge ea = edge(term.a), ebt = edge(term.b);
+        const bool has_a = term.a.defined(), reaches_x = has_a && ex;
+        saved_terms.push_back({et, ea, ebt, has_a, save_if(ebt, term.t), save_if(reaches_x, term.a),
+                               save_if(et || ea || reaches_x, term.b), term.t.shape(), term.b.size(1),
                                static_cast<C>(term.scale)});
     }
     const auto sz = save(pre_activation);
     const Tensor<T, D> result = record(
         y, wanted,
-        [=, activation = epilogue.activation, sw = save_if(ex, weight.values()), sx = save_if(ew, x),
+        [=, activation = epilogue.activation, sw = save_if(ex, weight.values()), sx = save_if(x_wanted, x),
          su = save(unscaled), sg = save_if(product_wanted, epilogue.column_scale), terms = std::move(saved_terms),
          x_shape = x.shape()](const Tensor<T, D>& upstream) {
             const Tensor<T, D> dy = contiguous(upstream);
@@ -207,6 +242,9 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
                 scale_columns(D{}, rows, out, dz.data(), sg.get().data(), du.mutable_data());
             }
             const MatrixView<T> du_view = matrix(du.data(), out);
+            std::vector<Segment> dx{{du_view, MatrixOperand<T, D>(weight, true), out}}; // du·W + Σ dt·A
+            std::vector<Tensor<T, D>> dts;
+            std::vector<Tensor<C, D>> as;
             for (const Term& term : terms) {
                 if (term.eb) { // dB [out, r] = scale · (tᵀ·du)ᵀ: the long rows of du are read as they lie
                     const Tensor<T, D> kept = term.t.get();
@@ -215,24 +253,36 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
                         detail::product<C, T, D>(term.r, out, {{t.transposed(), {du_view}, rows}}, {term.r, out});
                     term.eb.add(transpose(db * term.scale));
                 }
-                if (term.et) { // dt = scale · du·B
-                    const Tensor<C, D> kept = term.b.get();
-                    const MatrixOperand<T, D> b(matrix(kept.data(), term.r));
-                    term.et.add(detail::product<T, T, D>(rows, term.r, {{du_view, b, out, term.scale}}, term.t_shape));
+                if (!(term.et || term.ea || (term.has_a && ex))) {
+                    continue;
+                }
+                const Tensor<C, D> kept_b = term.b.get();
+                const MatrixOperand<T, D> b(matrix(kept_b.data(), term.r));
+                const Tensor<T, D> dt = // scale · du·B
+                    detail::product<T, T, D>(rows, term.r, {{du_view, b, out, term.scale}}, term.t_shape);
+                const MatrixView<T> dt_view = matrix(dt.data(), term.r);
+                if (term.et) {
+                    term.et.add(dt);
+                }
+                if (term.ea) { // dA [r, in] = dtᵀ·x
+                    const Tensor<T, D> kept_x = sx.get();
+                    const MatrixView<T> x_view = matrix(kept_x.data(), in);
+                    term.ea.add(
+                        detail::product<C, T, D>(term.r, in, {{dt_view.transposed(), {x_view}, rows}}, {term.r, in}));
+                }
+                if (term.has_a && ex) {
+                    dts.push_back(dt);
+                    as.push_back(term.a.get());
+                    dx.push_back({dt_view, MatrixOperand<T, D>(matrix(as.back().data(), in)), term.r});
                 }
             }
-            if (ew) { // dW in the orientation in which it is stored
+            if (ew) {
                 const Tensor<T, D> kept = sx.get();
-                const MatrixView<T> x_view = matrix(kept.data(), in);
-                if (weight.orientation() == Orientation::out_in) {
-                    ew.add(detail::product<C, T, D>(out, in, {{du_view.transposed(), {x_view}, rows}}, {out, in}));
-                } else {
-                    ew.add(detail::product<C, T, D>(in, out, {{x_view.transposed(), {du_view}, rows}}, {in, out}));
-                }
+                ew.add(detail::weight_gradient(weight, rows, du_view, matrix(kept.data(), in)));
             }
-            if (ex) { // dx = du·W
+            if (ex) {
                 sw.get();
-                detail::add_product<T, D>(ex, rows, in, {{du_view, MatrixOperand<T, D>(weight, true), out}}, x_shape);
+                detail::add_product<T, D>(ex, rows, in, dx, x_shape);
             }
         });
     if (pre_activation.defined() && !residual.defined()) {

@@ -1,4 +1,5 @@
-// The language-model head fused with its loss, in chunks of rows: logits of tokens × vocabulary never exist.
+// The language-model head: its logits, and fused with its loss, in chunks of rows, so that logits of
+// tokens × vocabulary never exist.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +10,9 @@
 #include "lowrank/backend/cpu/columns.hpp"
 #include "lowrank/backend/cpu/cross_entropy.hpp"
 #include "lowrank/backend/cpu/matmul.hpp"
+#include "lowrank/ops/cast.hpp"
 #include "lowrank/ops/cross_entropy.hpp"
+#include "lowrank/ops/linear.hpp"
 #include "lowrank/ops/views.hpp"
 
 namespace lowrank {
@@ -39,6 +42,41 @@ void empty_cache(bool is_large) {
 }
 
 } // namespace detail
+
+/// x·Wᵀ [..., vocabulary] as numbers of compute_t<T>, for x [..., width] and W [vocabulary, width]: logits as exact as
+/// those in lm_head_loss, for in bf16 numbers near -100 lie half a unit apart. Throws ShapeError where they do not fit.
+template <class T, DeviceTag D>
+Tensor<compute_t<T>, D> lm_head_logits(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>& weight) {
+    using C = compute_t<T>;
+    const std::int64_t width = weight.in(), vocabulary = weight.out();
+    if (input.rank() < 1 || input.size(-1) != width) {
+        throw ShapeError(concat("lm_head_logits: expected x [..., ", width, "], found ", input.shape()));
+    }
+    const Tensor<T, D> x = contiguous(input);
+    const Edge ex = edge(x);
+    const Edge ew = edge(weight.values());
+    Shape shape = x.shape();
+    shape[shape.rank() - 1] = vocabulary;
+    const std::int64_t rows = numel(shape) / vocabulary;
+    const Tensor<C, D> y = detail::product<C, T, D>(
+        rows, vocabulary, {{matrix(x.data(), width), MatrixOperand<T, D>(weight, false), width}}, shape);
+    return record(y, ex || ew,
+                  [=, sx = save_if(ew, x), sw = save_if(ex, weight.values())](const Tensor<C, D>& upstream) {
+                      const Tensor<T, D> dy = cast<T>(contiguous(upstream));
+                      const MatrixView<T> dlogits = matrix(dy.data(), vocabulary);
+                      if (ex) {
+                          sw.get();
+                          Shape x_shape = dy.shape();
+                          x_shape[x_shape.rank() - 1] = width;
+                          detail::add_product<T, D>(
+                              ex, rows, width, {{dlogits, MatrixOperand<T, D>(weight, true), vocabulary}}, x_shape);
+                      }
+                      if (ew) {
+                          const Tensor<T, D> kept = sx.get();
+                          ew.add(detail::weight_gradient(weight, rows, dlogits, matrix(kept.data(), width)));
+                      }
+                  });
+}
 
 /// The sum over supervised rows of -log softmax(x·Wᵀ)[label], for x [rows, width], W [vocabulary, width] and labels
 /// [rows], where `ignored_label` leaves a row out: no logits are computed for it. A scalar of compute_t<T>. The

@@ -57,31 +57,32 @@ struct Nf4Scales {
         return counted(scales);
     }
 
-    /// The scales of `count` blocks in a row, from `block` on, in the first of N lanes.
+    /// Writes the scales of `count` blocks in a row, from `block` on, with vectors of N lanes. A NaN among them has no
+    /// payload.
     template <int N>
-    LOWRANK_INLINE simd::Vec<float, N> of_blocks(std::int64_t block, std::int64_t count) const {
-        using V = simd::Vec<float, N>;
-        const auto first = static_cast<std::uint64_t>(block), last = static_cast<std::uint64_t>(block + count - 1);
-        if (absmax != nullptr) {
-            return counted(simd::load<V>(absmax + first, count));
-        }
-        if (first / nested_block != last / nested_block) {
-            return across<N>(block * nf4_block, nf4_block, count);
-        }
-        const std::uint8_t* from = codes + first;
-        const float* map = nested_map;
-        float a[N] = {};
-        if (count == N) {
-#pragma GCC unroll 16
-            for (int i = 0; i < N; ++i) {
-                a[i] = map[from[i]];
+    LOWRANK_INLINE void read(std::int64_t block, std::int64_t count, float* scales) const {
+        const Nf4Scales stored = *this; // what is written below cannot change a copy
+        while (count > 0) {
+            const auto first = static_cast<std::uint64_t>(block);
+            const bool is_nested = stored.absmax == nullptr;
+            const std::int64_t rest = nested_block - block % nested_block,
+                               some = std::min(count, is_nested ? rest : count);
+            for (std::int64_t i = 0; is_nested && i < some; ++i) { // all before the first vector, which would wait
+                scales[i] = stored.nested_map[stored.codes[first + static_cast<std::uint64_t>(i)]];
             }
-        } else {
-            for (std::int64_t i = 0; i < count; ++i) {
-                a[i] = map[from[i]];
+            const float* from = is_nested ? scales : stored.absmax + first;
+            const float factor = is_nested ? stored.nested_absmax[first / nested_block] : 0.0f;
+            for (std::int64_t i = 0; i < some; i += N) {
+                using V = simd::Vec<float, N>;
+                const std::int64_t here = std::min<std::int64_t>(N, some - i);
+                const V values = simd::load<V>(from + i, here);
+                simd::store(counted(is_nested ? plus_product(V(stored.offset), values, V(factor)) : values), scales + i,
+                            here);
             }
+            block += some;
+            scales += some;
+            count -= some;
         }
-        return counted(plus_product(V(offset), simd::load<V>(a), V(nested_absmax[first / nested_block])));
     }
 
   private:

@@ -26,8 +26,8 @@ namespace detail {
 // Where the eight codes of four bytes, read as one number, have their lowest bit.
 inline constexpr std::uint32_t nf4_shifts[16] = {4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24};
 
-/// The codes of Width numbers in the lowest bits of the lanes, whose upper bits hold others: those of part `part` of a
-/// block, whose codes begin at `codes`.
+/// The codes of Width numbers in the lowest bits of the lanes, whose upper bits hold others: those of part `part` of
+/// numbers whose codes begin at `codes`. No other codes are read, or of less than eight numbers at most three bytes.
 template <int Width>
 LOWRANK_INLINE simd::Vec<float, Width> unpack_nf4(const std::uint8_t* codes, int part) {
     using V = simd::Vec<float, Width>;
@@ -35,12 +35,9 @@ LOWRANK_INLINE simd::Vec<float, Width> unpack_nf4(const std::uint8_t* codes, int
     static_assert(Width <= 16);
     naturals eight; // the eight codes of four bytes in eight lanes, the next eight in the others
     if constexpr (Width == 16) {
-        using Words = typename simd::detail::InMemory<std::uint32_t, 8>::type;
-        const auto words = *reinterpret_cast<const Words*>(codes);
-        eight = part == 0   ? __builtin_shufflevector(words, words, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
-                : part == 1 ? __builtin_shufflevector(words, words, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3)
-                : part == 2 ? __builtin_shufflevector(words, words, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5)
-                            : __builtin_shufflevector(words, words, 6, 6, 6, 6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7);
+        using Words = typename simd::detail::InMemory<std::uint32_t, 2>::type;
+        const auto words = *reinterpret_cast<const Words*>(codes + part * 8);
+        eight = __builtin_shufflevector(words, words, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
     } else {
         std::uint32_t word;
         std::memcpy(&word, codes + part * Width / 8 * 4, sizeof word);
@@ -49,22 +46,6 @@ LOWRANK_INLINE simd::Vec<float, Width> unpack_nf4(const std::uint8_t* codes, int
     const auto shifts = *reinterpret_cast<const typename simd::detail::InMemory<std::uint32_t, Width>::type*>(
         nf4_shifts + part * Width % 8);
     return V::from_bits(eight >> (naturals)shifts);
-}
-
-/// The same of Width numbers whose codes begin at `codes`: no others are read.
-template <int Width>
-LOWRANK_INLINE simd::Vec<float, Width> unpack_nf4(const std::uint8_t* codes) {
-    if constexpr (Width == 16) {
-        using V = simd::Vec<float, Width>;
-        using naturals = typename V::naturals;
-        const auto words = *reinterpret_cast<const typename simd::detail::InMemory<std::uint32_t, 2>::type*>(codes);
-        const naturals eight = __builtin_shufflevector(words, words, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-        const auto shifts =
-            *reinterpret_cast<const typename simd::detail::InMemory<std::uint32_t, Width>::type*>(nf4_shifts);
-        return V::from_bits(eight >> (naturals)shifts);
-    } else {
-        return unpack_nf4<Width>(codes, 0);
-    }
 }
 
 /// Stores numbers that are exact in T.
@@ -99,10 +80,11 @@ struct DecodeNf4Rows {
                                       std::int64_t end, T* out) {
         while (begin < end) {
             const std::int64_t rest = end - begin;
-            float scales[Width];
+            constexpr std::int64_t most = 64; // scales that are read at a time
+            float scales[most];
             if (begin % nf4_block == 0 && rest >= nf4_block) {
-                const std::int64_t blocks = std::min<std::int64_t>(Width, rest / nf4_block);
-                simd::store(nf4.scales.of_blocks<Width>(begin / nf4_block, blocks), scales);
+                const std::int64_t blocks = std::min(most, rest / nf4_block);
+                nf4.scales.read<Width>(begin / nf4_block, blocks, scales);
                 for (std::int64_t b = 0; b < blocks; ++b, begin += nf4_block, out += nf4_block) {
                     const Nf4Table<Width> table = table_for<S, T>(unscaled, scales[b]);
                     const std::uint8_t* codes = nf4.codes + static_cast<std::uint64_t>(begin) / 2;
@@ -113,11 +95,10 @@ struct DecodeNf4Rows {
                 }
             } else {
                 const std::int64_t count = std::min(rest, nf4_block - begin % nf4_block);
-                simd::store(nf4.scales.across<Width>(begin, 0, 1), scales);
-                const Nf4Table<Width> table = table_for<S, T>(unscaled, scales[0]);
+                const Nf4Table<Width> table = table_for<S, T>(unscaled, nf4.scales[begin / nf4_block]);
                 std::int64_t i = begin;
                 for (; Width >= 8 && begin % Width == 0 && i + Width <= begin + count; i += Width, out += Width) {
-                    store_exact(table[unpack_nf4<Width>(nf4.codes + i / 2)], out);
+                    store_exact(table[unpack_nf4<Width>(nf4.codes + i / 2, 0)], out);
                 }
                 begin += count;
                 float values[16];

@@ -107,15 +107,10 @@ class Nf4Weight<D> final : public Weight<Cpu> {
     /// Four rows: there each of the codes is read once and decoded in registers. More are faster in blocks.
     std::int64_t most_rows() const override { return in() % nf4_block == 0 ? 4 : 0; }
     void multiply_rows(const float* x, std::int64_t rows, float* y) const override {
-        std::vector<float> blocks(static_cast<std::size_t>(rows * in())); // the rows of a block side by side
-        for (std::int64_t i = 0; i < in(); i += nf4_block) {
-            for (std::int64_t r = 0; r < rows; ++r) {
-                std::copy_n(x + r * in() + i, nf4_block, blocks.data() + i * rows + r * nf4_block);
-            }
-        }
+        const std::vector<float> arranged = arranged_for_nf4(x, rows, in());
         detail::with_nf4_type(parts_.type, [&]<class S>(std::type_identity<S>) {
             parallel_chunks(out(), 64, [&](std::int64_t begin, std::int64_t end) {
-                multiply_nf4_rows<S>(view_, in(), begin, end - begin, blocks.data(), rows, y + begin, out());
+                multiply_nf4_rows<S>(view_, in(), begin, end - begin, arranged.data(), rows, y + begin, out());
             });
         });
     }

@@ -11,6 +11,7 @@
 
 #include "lowrank/backend/cpu/matmul_amx.hpp"
 #include "lowrank/backend/cpu/matmul_epilogue.hpp"
+#include "lowrank/backend/cpu/matmul_few_rows.hpp"
 #include "lowrank/backend/cpu/matmul_tasks.hpp"
 #include "lowrank/backend/cpu/matmul_thin.hpp"
 #include "lowrank/backend/cpu/matmul_tile.hpp"
@@ -28,7 +29,7 @@ class BlockAhead {
     BlockAhead(const MatmulTasks<T, Out>& problem, std::int64_t k0, std::int64_t column, std::int64_t tiles)
         : problem_(problem),
           k_(k0),
-          end_(column < problem.n && !problem.blocks.by_rows ? std::min(k0 + problem.blocks.k, problem.k) : k0),
+          end_(column < problem.n ? std::min(k0 + problem.blocks.k, problem.k) : k0),
           step_(MatmulBlocks::pieces(end_ - k0, tiles)),
           column_(column),
           columns_(std::min(problem.blocks.group, problem.n - column)) {}
@@ -91,7 +92,6 @@ struct MultiplyBlock {
         const std::int64_t rows = std::min(blocks.rows, problem.m - row0);
         const std::int64_t columns = std::min(blocks.group, problem.n - column0);
         const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
-        const std::int64_t b_stride = blocks.by_rows ? panels * panel : panel;
         const bool is_single = problem.k <= blocks.k; // then each strip's sums can use the same memory
         for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
             const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
@@ -102,14 +102,14 @@ struct MultiplyBlock {
             do { // once without any k, too: the empty sum
                 const std::int64_t k = std::min(blocks.k, problem.k - k0);
                 C* block = packed_b + (blocks.keeps_b ? k0 * panels * panel : 0);
-                if (blocks.by_rows || r0 == 0) {
-                    problem.pack(k0, k, column0, columns, b_stride, block);
+                if (r0 == 0) {
+                    problem.pack(k0, k, column0, columns, panel, block);
                 }
                 const bool is_last = k0 + k == problem.k;
                 const std::int64_t ahead_column = r0 != 0 ? problem.n : is_last ? next_column : column0;
                 BlockAhead ahead(problem, is_last ? 0 : k0 + k, ahead_column, tiles);
                 for (std::int64_t p = 0; p < columns; p += panel) {
-                    const C* b = block + (blocks.by_rows ? p : p * k);
+                    const C* b = block + p * k;
                     const int width = static_cast<int>(std::min<std::int64_t>(panel, columns - p));
                     for (std::int64_t r = r0; r < end; r += tile_rows) {
                         ahead.fetch();
@@ -117,12 +117,7 @@ struct MultiplyBlock {
                         const C* a = problem.a.from(row0 + r, k0);
                         C* c = sums + (is_single ? 0 : p * blocks.cached_rows + (r - r0) * panel);
                         const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
-                        const bool adds = k0 != 0 || problem.initial != nullptr;
-                        for (std::int64_t i = 0; k0 == 0 && adds && i < count; ++i) {
-                            std::copy_n(problem.initial + (row0 + r + i) * problem.n + column0 + p, width,
-                                        c + i * panel);
-                        }
-                        multiply<Width>(problem, width, count, a, b, b_stride, c, k, adds);
+                        multiply<Width>(problem, width, count, a, b, c, k, k0 != 0);
                         if (is_last) {
                             finish_rows<lanes>(problem.epilogue, count, c, panel, width, column0 + p,
                                                (row0 + r) * problem.n + column0 + p, problem.n, problem.out);
@@ -137,23 +132,23 @@ struct MultiplyBlock {
   private:
     /// One strip by one panel.
     template <int Width, class T, class Out, class C>
-    LOWRANK_INLINE static void multiply([[maybe_unused]] const MatmulTasks<T, Out>& problem, int width,
-                                        std::int64_t count, const C* a, const C* b, std::int64_t b_stride, C* c,
-                                        std::int64_t k, bool adds) {
+    LOWRANK_INLINE static void multiply(const MatmulTasks<T, Out>& problem, int width, std::int64_t count, const C* a,
+                                        const C* b, C* c, std::int64_t k, bool adds) {
+        const std::int64_t panel = problem.blocks.panel;
 #if defined(__x86_64__)
         if constexpr (std::same_as<T, bf16> && Width == 16) {
             if (problem.tile.is_amx) {
-                multiply_amx_tile(count, width, a, problem.a.row, b, b_stride, c, problem.blocks.panel, k, adds);
+                multiply_amx_tile(count, width, a, problem.a.row, b, panel, c, panel, k, adds);
                 return;
             }
             if (problem.tile.kind == Packed::bf16_pairs) {
-                multiply_columns<C, Width, Packed::bf16_pairs>(width, count, a, problem.a.row, problem.a.step, b,
-                                                               b_stride, c, k, adds);
+                multiply_columns<C, Width, Packed::bf16_pairs>(width, count, a, problem.a.row, problem.a.step, b, panel,
+                                                               c, k, adds);
                 return;
             }
         }
 #endif
-        multiply_columns<C, Width>(width, count, a, 1, tile_rows_of(Width), b, b_stride, c, k, adds);
+        multiply_columns<C, Width>(width, count, a, 1, tile_rows_of(Width), b, panel, c, k, adds);
     }
 };
 
@@ -170,16 +165,6 @@ void multiply(MatmulTasks<T, Out> problem) {
             return;
         }
     }
-#if defined(__x86_64__)
-    if constexpr (std::same_as<T, bf16>) {
-        const auto has_contiguous_rows = [](const auto& segment) { return rows_are_contiguous(segment.b); };
-        if (problem.tile.is_amx && problem.m <= amx_tile / 2 && problem.initial == nullptr &&
-            std::none_of(problem.segments.begin(), problem.segments.end(), has_contiguous_rows)) {
-            multiply_few(problem);
-            return;
-        }
-    }
-#endif
     const std::int64_t padded = MatmulBlocks::pieces(problem.m, blocks.tile_rows) * blocks.tile_rows;
     const bool is_paired = problem.tile.kind == Packed::bf16_pairs;
     const std::int64_t stride = is_paired ? pair_row(problem.k) : problem.k;
@@ -211,22 +196,6 @@ void multiply(MatmulTasks<T, Out> problem) {
     });
 }
 
-/// The products [m, n] of a few rows with a weight that forms them by itself; empty where it does not.
-template <class T>
-std::vector<compute_t<T>> multiply_stored(std::int64_t m, std::int64_t n, const MatmulSegment<T, Cpu>& segment) {
-    std::vector<compute_t<T>> products;
-    if constexpr (std::same_as<compute_t<T>, float>) {
-        const Weight<Cpu>* weight = segment.b.weight;
-        if (weight != nullptr && !segment.b.transposed && segment.scale == 1.0f && m <= weight->most_rows()) {
-            std::vector<float> x(static_cast<std::size_t>(m * segment.k));
-            read_block(segment.a, 0, m, 0, segment.k, x.data(), segment.k);
-            products.resize(static_cast<std::size_t>(m * n));
-            weight->multiply_rows(x.data(), m, products.data());
-        }
-    }
-    return products;
-}
-
 } // namespace detail
 
 /// out [m, n] = epilogue(Σ scale · A · B) over the segments, computed in compute_t<T>. `out` is row-major, of type T or
@@ -238,21 +207,14 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     if (m == 0 || n == 0) {
         return;
     }
+    if (m <= detail::few_rows) {
+        detail::multiply_few_rows<T, Out>(m, n, segments, out, epilogue);
+        return;
+    }
     const auto tile = detail::MatmulTile::of<T>(simd::active_isa());
     std::int64_t k = 0; // steps
     for (const MatmulSegment<T, Cpu>& segment : segments) {
         k += tile.steps_of(segment.k);
-    }
-    // The products with the first of them, where its weight forms them by itself.
-    std::vector<C> initial;
-    if (!segments.empty()) {
-        initial = detail::multiply_stored(m, n, segments.front());
-    }
-    const C* sums = nullptr;
-    if (!initial.empty()) {
-        sums = initial.data();
-        k -= tile.steps_of(segments.front().k);
-        segments = segments.subspan(1);
     }
     // The packed left factor of a very long inner dimension, such as a vocabulary, would be as large as the factor.
     constexpr std::int64_t long_k = 8192;
@@ -260,14 +222,12 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     const std::int64_t parts = can_add ? detail::MatmulBlocks::pieces(k, long_k) : 1;
     const std::int64_t step =
         tile.steps_of(tile.numbers_of(detail::MatmulBlocks::pieces(k, std::max<std::int64_t>(parts, 1))));
-    const bool b_by_rows = !segments.empty() && detail::rows_are_contiguous(segments.front().b);
     MatmulEpilogue<T, Out> e = epilogue;
     std::int64_t first = 0;
     do { // once without any k, too
         const std::int64_t steps = std::min(step, k - first);
-        const auto blocks = detail::MatmulBlocks::of(tile, m, n, steps, b_by_rows);
-        detail::multiply(detail::MatmulTasks<T, Out>{m, n, first, steps, segments, tile, blocks, sums, {}, out, e});
-        sums = nullptr;
+        const auto blocks = detail::MatmulBlocks::of(tile, m, n, steps);
+        detail::multiply(detail::MatmulTasks<T, Out>{m, n, first, steps, segments, tile, blocks, {}, out, e});
         e.accumulate = true;
         first += steps;
     } while (first < k);

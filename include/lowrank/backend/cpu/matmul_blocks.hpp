@@ -56,23 +56,17 @@ struct MatmulBlocks {
     std::int64_t k = 0;           // steps of k between visits of the sums
     std::int64_t cached_rows = 0; // rows of it whose sums stay in the cache over all of k
     bool keeps_b = false;         // B stays packed, over all of k, for the rows behind these
-    bool by_rows = false;         // B's rows are read in long runs, a few at a time
 
     /// For a product of m rows, n columns and k steps. Each task packs its panels, so a task has many rows; but there
-    /// are to be three tasks for a thread, or where multiplying is so fast that packing counts more, just enough. A
-    /// single strip of rows waits for the memory that B lies in: there B is read in its own order.
-    static MatmulBlocks of(const MatmulTile& tile, std::int64_t m, std::int64_t n, std::int64_t k,
-                           bool b_has_contiguous_rows) {
+    /// are to be three tasks for a thread, or where multiplying is so fast that packing counts more, just enough.
+    static MatmulBlocks of(const MatmulTile& tile, std::int64_t m, std::int64_t n, std::int64_t k) {
         constexpr std::int64_t most_rows = 1152;
         const std::int64_t most_k = tile.is_amx ? 144 : 272; // its panel and strip fill half of the first-level cache
-        constexpr std::int64_t most_panels = 16;             // by rows: their sets in the cache differ
         const std::int64_t least_strips = pieces(108, tile.rows),
                            most_cached_strips = pieces(tile.is_amx ? 128 : 225, tile.rows);
-        const std::int64_t few = tile.kind == Packed::values ? 8 : 4 * pair_chunk; // steps by rows
         MatmulBlocks blocks{
             .tile_rows = tile.rows, .panel = tile.columns, .group = (tile.is_amx ? 12 : 4) * tile.columns};
-        const std::int64_t strips = pieces(m, blocks.tile_rows), panels = pieces(n, blocks.panel);
-        const std::int64_t groups = pieces(n, blocks.group);
+        const std::int64_t strips = pieces(m, blocks.tile_rows), groups = pieces(n, blocks.group);
         const std::int64_t wanted = tile.is_amx ? enough_for_all_threads(groups) : pieces(3 * num_threads(), groups);
         const std::int64_t row_blocks = std::max(pieces(m, most_rows), std::min(wanted, strips / least_strips));
         blocks.rows = pieces(strips, row_blocks) * blocks.tile_rows;
@@ -81,11 +75,6 @@ struct MatmulBlocks {
         blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most_k)));
         if (tile.kind != Packed::values) {
             blocks.k = pieces(blocks.k, pair_chunk) * pair_chunk;
-        }
-        if (strips == 1 && b_has_contiguous_rows) {
-            blocks.by_rows = true;
-            blocks.k = few;
-            blocks.group = std::clamp<std::int64_t>(pieces(panels, 2 * num_threads()), 1, most_panels) * blocks.panel;
         }
         return blocks;
     }

@@ -34,7 +34,6 @@ struct MatmulTasks {
     std::span<const MatmulSegment<T, Cpu>> segments;
     MatmulTile tile;
     MatmulBlocks blocks;
-    const C* initial; // [m, n]: where the sums begin; null: at zero
     PackedRows<C> a;
     Out* out; // [m, n], row-major
     MatmulEpilogue<T, Out> epilogue;

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 torch.set_num_threads(1)
 STEPS = 20
-METHODS = ("lora", "rslora", "dora", "vera", "ia3", "lora-fa", "lora_bias", "embedding")
+METHODS = ("lora", "rslora", "dora", "vera", "ia3", "lora-fa", "lora_bias", "embedding", "dora_embedding")
 AGREE = 1e-6  # PEFT's fp32 against its fp64: where they differ by more, rounding decides and the step is no reference
 BOUNDS = {"loss": 1e-4, "norm": 1e-3, "rate": 1e-6, "saved": 2e-5, "trained": 5e-5}
 
@@ -77,14 +77,14 @@ def draw(rng, number):
         elif isinstance(targets, list):
             adapter["feedforward_modules"] = rng.sample(targets, rng.randint(0, len(targets)))
     else:
-        adapter |= dict(use_rslora=method == "rslora" or rng.random() < 0.2, use_dora=method == "dora", lora_bias=method == "lora_bias")
+        adapter |= dict(use_rslora=method == "rslora" or rng.random() < 0.2, use_dora=method.startswith("dora"), lora_bias=method == "lora_bias")
         if rng.random() < 0.3:
             adapter["rank_pattern"] = {"c_attn": rng.choice([3, 5]), r"h\.0\.mlp\.c_fc": 2}
         if rng.random() < 0.3:
             adapter["alpha_pattern"] = {"attn.c_proj": 6, "c_attn": rng.choice([2, 10])}
-    if method == "embedding":
+    if method.endswith("embedding"):
         adapter["target_modules"] = rng.choice([["wte", "c_attn"], ["wpe", "c_fc"], ["wte", "wpe"]])
-    names = isinstance(targets, list) and len(targets[0]) < 12 and method not in ("ia3", "embedding")
+    names = isinstance(targets, list) and len(targets[0]) < 12 and method not in ("ia3", "embedding", "dora_embedding")
     if base["n_layer"] > 1 and names and rng.random() < 0.25:
         adapter["layers_to_transform"] = [base["n_layer"] - 1]
     schedule = rng.choice(["linear", "cosine", "constant"])

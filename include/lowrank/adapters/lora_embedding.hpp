@@ -7,7 +7,6 @@
 
 #include "lowrank/adapters/lora.hpp"
 #include "lowrank/nn/embedding.hpp"
-#include "lowrank/ops/matmul.hpp"
 
 namespace lowrank {
 
@@ -35,7 +34,7 @@ class LoraEmbedding : public EmbeddingAdapter<T, D> {
 
     Tensor<C, D> merged(const Embedding<T, D>& layer) const override {
         const NoGrad no_grad;
-        return dense_values(layer.weight) + matmul(transpose(a_, 0, 1), transpose(b_, 0, 1)) * scale_;
+        return plus_product(layer.weight, contiguous(transpose(a_, 0, 1)), contiguous(transpose(b_, 0, 1)), scale_);
     }
 
     void parameters(const std::function<void(const std::string&, Tensor<C, D>&)>& visit) override {

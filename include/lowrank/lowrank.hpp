@@ -4,6 +4,7 @@
 #pragma once
 
 #include "lowrank/adapters/dora.hpp"
+#include "lowrank/adapters/dora_embedding.hpp"
 #include "lowrank/adapters/lora.hpp"
 #include "lowrank/adapters/lora_embedding.hpp"
 #include "lowrank/adapters/merge.hpp"

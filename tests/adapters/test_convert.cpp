@@ -26,7 +26,7 @@ const Ids ids = Ids::from(std::vector<std::int32_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 1
 /// Adapters that PEFT made, of every method.
 const std::vector<std::string> names{"peft_lora",      "peft_rslora_patterns", "peft_rsdora",
                                      "peft_lora_bias", "peft_embedding",       "peft_vera",
-                                     "peft_ia3",       "peft_adalora"};
+                                     "peft_ia3",       "peft_adalora",         "peft_rsdora_embedding"};
 
 struct Adapted {
     Model model;
@@ -192,24 +192,27 @@ TEST_CASE("an adapter over an NF4 base is merged into the decoded base") {
 }
 
 TEST_CASE("a table whose rows an adapter changes is no longer the head's, and its merge is saved so") {
-    Adapted adapted("peft_embedding");
-    REQUIRE(adapted.model.config.tie_word_embeddings);
-    const Tensor<float> before = logits(adapted.model);
-    MergedAdapters merged = merge<float, Cpu>(adapted.model);
-    CHECK_FALSE(adapted.model.config.tie_word_embeddings);
-    CHECK(relative_error(logits(adapted.model), before) <= 1e-5);
-    const TemporaryDirectory directory;
-    save_gpt2(adapted.model, directory.path());
-    CHECK(relative_error(logits(load_gpt2<float>(directory.path())), before) <= 1e-5);
-    merged.unmerge();
-    CHECK(adapted.model.config.tie_word_embeddings);
-    CHECK(logits(adapted.model).to_vector() == before.to_vector());
+    for (const std::string name : {"peft_embedding", "peft_dora_wte"}) {
+        CAPTURE(name);
+        Adapted adapted(name);
+        REQUIRE(adapted.model.config.tie_word_embeddings);
+        const Tensor<float> before = logits(adapted.model);
+        MergedAdapters merged = merge<float, Cpu>(adapted.model);
+        CHECK_FALSE(adapted.model.config.tie_word_embeddings);
+        CHECK(relative_error(logits(adapted.model), before) <= 1e-5);
+        const TemporaryDirectory directory;
+        save_gpt2(adapted.model, directory.path());
+        CHECK(relative_error(logits(load_gpt2<float>(directory.path())), before) <= 1e-5);
+        merged.unmerge();
+        CHECK(adapted.model.config.tie_word_embeddings);
+        CHECK(logits(adapted.model).to_vector() == before.to_vector());
+    }
 }
 
 TEST_CASE("PEFT's adapters side by side on one GPT-2: mixed rows, saved and loaded by name") {
     Gpt2<float> model = load_gpt2<float>(fixture("peft_base"));
     AdapterSet<float, Cpu, Gpt2<float>> set(model);
-    const std::vector<std::string> own{"peft_lora", "peft_dora", "peft_lora_bias"};
+    const std::vector<std::string> own{"peft_lora", "peft_rsdora_embedding", "peft_lora_bias"};
     const Ids tokens = Ids::from(std::vector<std::int32_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, {4, 3});
     const auto by_row = [](std::vector<std::string> rows) {
         ForwardContext<Cpu> context;

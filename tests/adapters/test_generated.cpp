@@ -193,13 +193,16 @@ TEST_CASE("generated adapters give PEFT's logits, its files back, and the same w
 TEST_CASE("new adapters of each method change nothing but where PEFT's start does") {
     Model base = load_base("base");
     const std::vector<float> before = logits_of(base).to_vector();
-    LoraConfig lora, orthogonal, embedding;
+    LoraConfig lora, orthogonal, embedding, dora;
     orthogonal.init_lora_weights = LoraInit::orthogonal;
     embedding.target_modules = std::vector<std::string>{"wte", "wpe"};
+    dora.use_dora = true;
+    dora.target_modules = std::vector<std::string>{"wte", "wpe", "c_attn"};
     VeraConfig vera;
     vera.r = 5;
     vera.target_modules = ModuleSelection("all-linear");
-    for (const AdapterConfig& config : std::vector<AdapterConfig>{lora, orthogonal, embedding, vera, Ia3Config()}) {
+    for (const AdapterConfig& config :
+         std::vector<AdapterConfig>{lora, orthogonal, embedding, dora, vera, Ia3Config()}) {
         Model model = base;
         attach_adapter<float, Cpu>(model, config, 3);
         CHECK(relative_error(logits_of(model), Tensor<float>::from(before, logits_of(model).shape())) <= 1e-6);
@@ -254,8 +257,15 @@ TEST_CASE("what does not fit is refused with file, key and reason, and nothing i
                      c["target_modules"] = {"c_attn", "mlp.c_proj", "wte"};
                  }),
          {"adapter_config.json", "'transformer.wte'", "no linear layer"});
+    says(refusal("embedding-00", [](json& c, Tensors&) { c["lora_bias"] = true; }),
+         {"adapter_config.json", "'transformer.wte'", "lora_bias"});
     says(refusal("embedding-00", [](json& c, Tensors&) { c["use_dora"] = true; }),
-         {"adapter_config.json", "'transformer.wte'", "use_dora"});
+         {"adapter_model.safetensors", "transformer.wte.lora_magnitude_vector", "not in the file"});
+    says(refusal("dora_embedding-06",
+                 [](json&, Tensors& t) {
+                     t["base_model.model.transformer.wte.lora_magnitude_vector"] = Tensor<float>::zeros({24});
+                 }),
+         {"lora_magnitude_vector", "[24]", "[12]"});
     says(refusal("embedding-00", [](json& c, Tensors&) { c["r"] = 2; }), {"lora_embedding_A", "[1, 24]", "[2, 24]"});
     says(refusal("lora-06", [](json& c, Tensors&) { c["peft_type"] = "FOURIERFT"; }),
          {"adapter_config.json", "'peft_type'", "\"FOURIERFT\"", "\"LORA\", \"VERA\", \"IA3\""});

@@ -260,9 +260,10 @@ TEST_CASE("LoftQ: quantized base and factors together are nearer to the matrix, 
     const Tensor<std::int32_t> ids = ids_of(reference(), "ids");
     const X full = logits(base(), ids);
     std::vector<double> errors;
-    for (const int iterations : {0, 1, 6}) {
+    const auto started = [&](int iterations, bool use_dora) {
         Model dense = base(), model = load_gpt2<float>(fixture("peft_base"), {.nf4 = Nf4Options()});
         LoraConfig config = settings("loftq");
+        config.use_dora = use_dora;
         config.target_modules = ModuleSelection("all-linear");
         config.r = 6;
         if (iterations > 0) {
@@ -275,7 +276,13 @@ TEST_CASE("LoftQ: quantized base and factors together are nearer to the matrix, 
             };
             attach_loftq<float>(model, config, 1, weight_at, iterations);
         }
-        errors.push_back(relative_error(logits(model, ids), full));
+        return logits(model, ids);
+    };
+    for (const int iterations : {0, 1, 6}) {
+        const X found = started(iterations, false);
+        errors.push_back(relative_error(found, full));
+        // DoRA's magnitudes are the norms of what it starts as, so that it starts as LoRA.
+        CHECK(relative_error(started(iterations, true), found) <= 1e-5);
     }
     CHECK(errors[1] < errors[0]);
     CHECK(errors[2] < errors[0]);

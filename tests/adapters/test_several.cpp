@@ -66,6 +66,8 @@ std::map<std::string, AdapterConfig> methods() {
     lora.target_modules = std::vector<std::string>{"up", "down"};
     lora.use_dora = true;
     all["dora"] = lora;
+    lora.target_modules = std::vector<std::string>{"table", "down"};
+    all["dora_table"] = lora;
     lora.use_dora = false;
     lora.lora_bias = true;
     lora.target_modules = std::vector<std::string>{"up"};
@@ -192,19 +194,26 @@ TEST_CASE("adapters that are active together add their changes up, and a merge o
         set.set_active(active);
         return toy.up.forward(x, {});
     };
+    const auto rows = [&](const std::vector<std::string>& active) {
+        set.set_active(active);
+        return toy.table.forward(ids);
+    };
     Rng rng(4);
     const X x = random_tensor<double>({4, 5}, rng);
     const NoGrad no_grad;
-    const X base = layer_result({}, x);
+    const X base = layer_result({}, x), base_rows = rows({});
     for (const std::vector<std::string>& active : {std::vector<std::string>{"lora", "lora_bias"},
                                                    {"lora", "rslora"},
                                                    {"dora", "ia3"},
+                                                   {"lora", "dora_table", "rslora"},
                                                    {"adalora", "vera", "lora"},
                                                    {"dora", "lora_bias", "lora"}}) {
-        X expected = base;
+        X expected = base, expected_rows = base_rows;
         for (const std::string& name : active) {
             expected = expected + (layer_result({name}, x) - base);
+            expected_rows = expected_rows + (rows({name}) - base_rows);
         }
+        CHECK(relative_error(rows(active), expected_rows) <= 1e-13);
         CHECK(relative_error(layer_result(active, x), expected) <= 1e-13);
         CHECK(relative_error(layer_result(active, x), base) > 1e-2);
 
@@ -226,7 +235,8 @@ TEST_CASE("adapters are switched, switched off for a while, listed and deleted b
     CHECK(set.names().empty());
     CHECK(toy.forward(ids).to_vector() == base.to_vector());
     add_all(set);
-    CHECK(set.names() == std::vector<std::string>{"adalora", "dora", "ia3", "lora", "lora_bias", "rslora", "vera"});
+    CHECK(set.names() ==
+          std::vector<std::string>{"adalora", "dora", "dora_table", "ia3", "lora", "lora_bias", "rslora", "vera"});
     CHECK(set.active() == std::vector<std::string>{"adalora"}); // the first one that was added
     set.set_active({"lora"});
     const X with_lora = toy.forward(ids).detach();
@@ -243,7 +253,7 @@ TEST_CASE("adapters are switched, switched off for a while, listed and deleted b
     }
     CHECK(trained == std::vector<std::string>{"up.lora.lora_A.weight", "up.lora.lora_B.weight",
                                               "down.lora.lora_A.weight", "down.lora.lora_B.weight"});
-    for (const char* name : {"adalora", "dora", "ia3", "rslora", "vera"}) {
+    for (const char* name : {"adalora", "dora", "dora_table", "ia3", "rslora", "vera"}) {
         set.remove(name);
     }
     CHECK(toy.table.adapter == nullptr);
@@ -294,6 +304,7 @@ TEST_CASE("a weighted adapter is the sum of the changes, whatever the methods") 
     options.combination_type = Combination::svd;
     options.svd_rank = 5;
     add_weighted_adapter(set, {"dora", "lora"}, {0.7, 1.5}, "svd", options);
+    add_weighted_adapter(set, {"dora_table", "rslora"}, {0.7, -1.5}, "svd of tables", options);
 
     Rng rng(4);
     const X x = random_tensor<double>({4, 5}, rng), z = random_tensor<double>({4, 6}, rng);
@@ -319,11 +330,16 @@ TEST_CASE("a weighted adapter is the sum of the changes, whatever the methods") 
     check("cat", {{"rslora", -1}}, [&] { return toy.table.forward(ids); });
     check("factors", {{"vera", 1}, {"adalora", -0.4}}, up);
     check("svd", {{"dora", 0.7}, {"lora", 1.5}}, up);
+    check("svd of tables", {{"dora_table", 0.7}, {"rslora", -1.5}}, [&] { return toy.table.forward(ids); });
 
     const std::string message = refusal<OptionError>([&] {
         add_weighted_adapter(set, {"dora", "lora"}, {1, 1}, "x", {Combination::cat, 0, {}, MajoritySign::total, 0});
     });
     CHECK(message.find("DoRA") != std::string::npos);
+    CHECK(refusal<OptionError>([&] {
+              add_weighted_adapter(set, {"dora_table", "rslora"}, {1, 1}, "x",
+                                   {Combination::linear, 0, {}, MajoritySign::total, 0});
+          }).find("combine: down: linear: an adapter is not a plain product") != std::string::npos);
     const std::string both = refusal<OptionError>([&] {
         add_weighted_adapter(set, {"rslora", "lora_bias"}, {1, 1}, "x",
                              {Combination::cat, 0, {}, MajoritySign::total, 0});

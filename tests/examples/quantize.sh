@@ -3,7 +3,7 @@
 . "$(dirname "$0")/trial.sh"
 evaluate=$(dirname "$program")/evaluate
 
-for option in model output bnb-4bit-use-double-quant bnb-4bit-compute-dtype overwrite-output-dir threads config; do
+for option in model output bnb-4bit-use-double-quant bnb-4bit-compute-dtype dtype overwrite-output-dir threads config; do
     "$program" --help | grep -q -- "^  --$option\b" || fail "--help lacks --$option"
 done
 
@@ -13,6 +13,16 @@ cmp plain/model.safetensors "$fixtures/quant_gpt2_nf4/model.safetensors" || fail
 grep -v '"transformers_version"' plain/config.json | cmp - <(grep -v '"transformers_version"' "$fixtures/quant_gpt2_nf4/config.json") ||
     fail "another config.json"
 
+expect 0 "quantized 4 layers" --model "$fixtures/quant_gpt2" --output bf16 --dtype bfloat16
+cmp bf16/model.safetensors "$fixtures/quant_gpt2_bf16/model.safetensors" || fail "another model.safetensors in bf16"
+grep -v '"transformers_version"' bf16/config.json | cmp - <(grep -v '"transformers_version"' "$fixtures/quant_gpt2_bf16/config.json") ||
+    fail "another config.json in bf16"
+# And wider than it was.
+expect 0 "quantized" --model "$fixtures/gpt2_bf16" --output wide --dtype float32
+grep -q '"dtype": "float32"' wide/config.json || fail "the config does not say float32"
+grep -aq '"dtype": "bfloat16"\|"BF16"' wide/model.safetensors && fail "something in it is bf16"
+expect 0 "quantized" --model "$fixtures/gpt2_bf16" --output narrow
+grep -aq '"BF16"' narrow/model.safetensors || fail "without --dtype the table is not as it was"
 expect 0 "quantized" --model "$fixtures/quant_gpt2" --output nested --bnb-4bit-use-double-quant --bnb-4bit-compute-dtype bfloat16 --threads 1
 grep -q '"bnb_4bit_use_double_quant": true' nested/config.json || fail "the config does not say double"
 grep -q '"bnb_4bit_compute_dtype": "bfloat16"' nested/config.json || fail "the config does not say bfloat16"
@@ -49,6 +59,7 @@ judge 2 $? "--method full" finetune
 expect 2 "quantized already" --model plain --output x
 expect 2 "exists and is not empty" --model model --output plain
 expect 2 "holds --model" --model model --output . --overwrite-output-dir
+expect 2 "--dtype" --model model --output x --dtype float16
 expect 2 "--bnb-4bit-compute-dtype" --model model --output x --bnb-4bit-compute-dtype fp8
 expect 2 "--output is required" --model model
 expect 1 "absent" --model absent --output x

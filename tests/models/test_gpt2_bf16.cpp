@@ -113,8 +113,8 @@ TEST_CASE("the laws of GPT-2 in bf16: packing and padding change what rounding e
 TEST_CASE("merged adapters in bf16: what the adapted layers compute, and one rounding less") {
     const NoGrad no_grad;
     const Ids ids = Ids::from(std::vector<std::int32_t>{3, 14, 15, 40, 35, 8, 9, 7, 9}, {1, 9});
-    for (const char* name :
-         {"peft_lora", "peft_dora", "peft_lora_bias", "peft_vera", "peft_ia3_inputs", "peft_embedding"}) {
+    for (const char* name : {"peft_lora", "peft_dora", "peft_lora_bias", "peft_vera", "peft_ia3_inputs",
+                             "peft_embedding", "peft_rsdora_embedding"}) {
         CAPTURE(name);
         Gpt2<bf16> model = load_gpt2<bf16>(fixture("peft_base"), {.convert_wider = true});
         const Tensor<float> base = logits_of(model, ids);

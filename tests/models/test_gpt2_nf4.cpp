@@ -155,7 +155,7 @@ TEST_CASE("so does a model") {
 
 TEST_CASE(
     "what Transformers and bitsandbytes wrote gives their logits, and is what is made here of the same matrices") {
-    for (const char* name : {"quant_gpt2_nf4", "quant_gpt2_nested"}) {
+    for (const char* name : {"quant_gpt2_nf4", "quant_gpt2_bf16", "quant_gpt2_nested"}) {
         CAPTURE(name);
         Gpt2<float> theirs = load_gpt2<float>(fixture(name));
         CHECK(theirs.config.unknown_keys.empty());
@@ -164,8 +164,8 @@ TEST_CASE(
         const Tensor<float> found = theirs.logits(theirs.hidden(ids_of(reference, "input_ids")));
         CHECK(relative_error(found, tensor_of(reference, "logits")) <= 2e-6);
 
-        const bool nested = name == std::string("quant_gpt2_nested");
-        const Gpt2<float> ours = quantized_model("quant_gpt2", {nested, nested ? DType::bf16 : DType::f32});
+        const bool nested = name == std::string("quant_gpt2_nested"), is_bf16 = name != std::string("quant_gpt2_nf4");
+        const Gpt2<float> ours = quantized_model("quant_gpt2", {nested, is_bf16 ? DType::bf16 : DType::f32});
         const Nf4Parts<Cpu>& a = parts_of(ours.transformer.h[0].attn.c_attn.weight);
         const Nf4Parts<Cpu>& b = parts_of(theirs.transformer.h[0].attn.c_attn.weight);
         CHECK(a.codes.to_vector() == b.codes.to_vector());
@@ -181,7 +181,7 @@ TEST_CASE(
         const TemporaryDirectory saved;
         save_gpt2(theirs, saved.path());
         CHECK(tensors_in(saved.path()).size() > 20);
-        if (!nested) { // plain tensors in BF16 are parameters here, and written as F32
+        if (!is_bf16) { // plain tensors in BF16 are parameters here, and written as F32
             CHECK(tensors_in(saved.path()) == tensors_in(fixture(name)));
         }
         CHECK(read_json(saved / "config.json") == read_json(fixture(name) / "config.json"));

@@ -68,6 +68,7 @@ class Weight<testing::ShiftedDevice> : public WeightInfo {
     const Weight<Cpu>& host() const { return *host_; }
     std::size_t bytes() const override { return host_->bytes(); }
     std::vector<double> row_norms_squared() const { return host_->row_norms_squared(); }
+    std::vector<double> column_norms_squared() const { return host_->column_norms_squared(); }
 
     template <class T>
     Tensor<T, testing::ShiftedDevice> dense_copy() const {

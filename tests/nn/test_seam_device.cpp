@@ -149,7 +149,7 @@ TEST_CASE("DoRA over 16-bit matrices, with dropout and checkpointing") {
     check_equal("gpt2_bf16", config, true);
 }
 
-TEST_CASE("VeRA, IA3, and LoRA on the embeddings") {
+TEST_CASE("VeRA, IA3, and LoRA and DoRA on the embeddings") {
     VeraConfig vera;
     vera.r = 8;
     vera.d_initial = 1;
@@ -159,4 +159,6 @@ TEST_CASE("VeRA, IA3, and LoRA on the embeddings") {
     LoraConfig embeddings;
     embeddings.target_modules = std::vector<std::string>{"wte", "wpe"};
     check_equal("gpt2_tied", embeddings, false);
+    embeddings.use_dora = true;
+    check_equal("gpt2_bf16", embeddings, false);
 }

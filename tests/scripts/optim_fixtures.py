@@ -88,7 +88,7 @@ def loraplus(out):
     lora = dict(r=2, fan_in_fan_out=True)
     adapters = [
         LoraConfig(target_modules=["c_attn", "wte"], bias="all", modules_to_save=["ln_f"], **lora),
-        LoraConfig(target_modules=["c_proj"], use_dora=True, lora_bias=False, **lora),
+        LoraConfig(target_modules=["c_proj", "wpe"], use_dora=True, lora_bias=False, **lora),
         LoraConfig(target_modules=["c_fc"], lora_bias=True, **lora),
         VeraConfig(target_modules=["c_attn"], r=2, fan_in_fan_out=True),
         IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"], fan_in_fan_out=True),

@@ -70,6 +70,8 @@ METHODS = {
     "vera_only": dict(method="vera", bias="vera_only", layers_to_transform=[1], r=5),
     "ia3": dict(method="ia3"),
     "ia3_inputs": dict(method="ia3", target_modules=["c_attn", "c_fc"], feedforward_modules=["c_fc"]),
+    "dora_wte": dict(target_modules=["wte"], use_dora=True, fan_in_fan_out=False),
+    "rsdora_embedding": dict(target_modules=["wte", "wpe", "c_attn"], use_dora=True, use_rslora=True),
 }
 CONFIGS = {"lora": LoraConfig, "vera": VeraConfig, "ia3": IA3Config}
 
@@ -94,7 +96,7 @@ def make_adapter(base, folder, seed, method="lora", **settings):
     torch.manual_seed(seed)
     if method == "lora":
         settings = dict(r=4, lora_alpha=8, init_lora_weights=False) | settings
-    config = CONFIGS[method](task_type="CAUSAL_LM", fan_in_fan_out=True, **settings)
+    config = CONFIGS[method](**dict(task_type="CAUSAL_LM", fan_in_fan_out=True) | settings)
     model = get_peft_model(GPT2LMHeadModel.from_pretrained(base), config)
     model.peft_config["default"].base_model_name_or_path = "base"
     with torch.no_grad():

@@ -27,7 +27,7 @@ from transformers import GPT2LMHeadModel
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore")
 VOCABULARY, POSITIONS = 24, 8
-COUNTS = {"lora": 13, "rslora": 7, "dora": 11, "lora_bias": 6, "embedding": 9, "vera": 12, "ia3": 12, "adalora": 10}
+COUNTS = {"lora": 13, "rslora": 7, "dora": 11, "lora_bias": 6, "embedding": 9, "vera": 12, "ia3": 12, "adalora": 10, "dora_embedding": 9}
 TARGETS = [
     ["c_attn"],
     ["c_attn", "c_proj"],
@@ -88,7 +88,7 @@ def draw(rng, method):
         lora_alpha=rng.choice([1, 2, 3, 8, 16]),
         lora_dropout=rng.choice([0.0, 0.1]),
         use_rslora=method == "rslora" or rng.random() < 0.3,
-        use_dora=method == "dora",
+        use_dora=method.startswith("dora"),
         lora_bias=method == "lora_bias",
         init_lora_weights=rng.choice([True, False] if method == "lora_bias" else [True, False, "gaussian", "orthogonal"]),
     )
@@ -100,7 +100,7 @@ def draw(rng, method):
         settings["alpha_pattern"] = rng.choice([{"attn.c_proj": 6, "c_attn": 2}, {"c_fc": 5}])
     if names and rng.random() < 0.3:
         settings["exclude_modules"] = rng.choice([["h.1.attn.c_proj"], r".*\.1\.mlp\..*"])
-    if method == "embedding":
+    if method.endswith("embedding"):
         settings["target_modules"] = rng.choice([["wte"], ["wpe"], ["wte", "wpe", "c_attn"], ["wte", "c_fc"], r".*\.(wpe|c_attn)"])
         if settings["init_lora_weights"] == "orthogonal":
             settings["init_lora_weights"] = True  # PEFT has no such start for embeddings

@@ -5,7 +5,8 @@
 
 make writes DIR/NN/ with base/, adapter/ (PEFT's, random), data.jsonl, settings.json, curve.json (PEFT's losses in fp32 and fp64) and
 final.safetensors (logits after the run). check runs our examples on each folder and compares
-- the loss of every step where PEFT's own fp32 and fp64 agree within 1e-6, at relative 1e-4, and its gradient norm at 1e-3;
+- the loss of every step where PEFT's own fp32 and fp64 agree within 1e-6, at relative 1e-4, and its gradient norm, where these agree
+  within 1e-4, at 1e-3;
 - the learning rate of every step, at 1e-6 of the highest;
 - our `evaluate --logits` with what PEFT computes from the adapter we saved, at 2e-5 of the largest logit, and, where the whole curve
   is a reference, with PEFT's own logits after training, at 5e-5.
@@ -26,7 +27,7 @@ from safetensors.torch import load_file
 
 torch.set_num_threads(1)
 STEPS = 20
-METHODS = ("lora", "rslora", "dora", "vera", "ia3", "lora-fa", "lora_bias", "embedding")
+METHODS = ("lora", "rslora", "dora", "vera", "ia3", "lora-fa", "lora_bias", "embedding", "dora_embedding")
 AGREE = 1e-6  # PEFT's fp32 against its fp64: where they differ by more, rounding decides and the step is no reference
 BOUNDS = {"loss": 1e-4, "norm": 1e-3, "rate": 1e-6, "saved": 2e-5, "trained": 5e-5}
 
@@ -77,14 +78,14 @@ def draw(rng, number):
         elif isinstance(targets, list):
             adapter["feedforward_modules"] = rng.sample(targets, rng.randint(0, len(targets)))
     else:
-        adapter |= dict(use_rslora=method == "rslora" or rng.random() < 0.2, use_dora=method == "dora", lora_bias=method == "lora_bias")
+        adapter |= dict(use_rslora=method == "rslora" or rng.random() < 0.2, use_dora=method.startswith("dora"), lora_bias=method == "lora_bias")
         if rng.random() < 0.3:
             adapter["rank_pattern"] = {"c_attn": rng.choice([3, 5]), r"h\.0\.mlp\.c_fc": 2}
         if rng.random() < 0.3:
             adapter["alpha_pattern"] = {"attn.c_proj": 6, "c_attn": rng.choice([2, 10])}
-    if method == "embedding":
+    if method.endswith("embedding"):
         adapter["target_modules"] = rng.choice([["wte", "c_attn"], ["wpe", "c_fc"], ["wte", "wpe"]])
-    names = isinstance(targets, list) and len(targets[0]) < 12 and method not in ("ia3", "embedding")
+    names = isinstance(targets, list) and len(targets[0]) < 12 and method not in ("ia3", "embedding", "dora_embedding")
     if base["n_layer"] > 1 and names and rng.random() < 0.25:
         adapter["layers_to_transform"] = [base["n_layer"] - 1]
     schedule = rng.choice(["linear", "cosine", "constant"])
@@ -208,10 +209,13 @@ def check_run(folder, finetune, evaluate, extra):
         "rate": max(abs(line["learning_rate"] - rate) for line, rate in zip(lines, curves["learning_rate_fp64"]))
         / options["learning_rate"],
     }
-    for line, good, loss, norm in zip(lines, usable(curves), curves["loss_fp64"], curves["grad_norm_fp64"]):
+    for line, good, loss, norm, rounded in zip(
+        lines, usable(curves), curves["loss_fp64"], curves["grad_norm_fp64"], curves["grad_norm_fp32"]
+    ):
         if good:
             errors["loss"] = max(errors["loss"], abs(line["loss"] - loss) / loss)
-            errors["norm"] = max(errors["norm"], abs(line["grad_norm"] - norm) / norm)
+            if abs(rounded - norm) <= 100 * AGREE * norm:  # in a run that diverges norms go apart before losses do
+                errors["norm"] = max(errors["norm"], abs(line["grad_norm"] - norm) / norm)
 
     rows = probes(folder)
     (ours / "ids.json").write_text(json.dumps(rows))
@@ -274,7 +278,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     made = commands.add_parser("make")
-    made.add_argument("--count", type=int, default=48)
+    made.add_argument("--count", type=int, default=54)
     made.add_argument("--seed", type=int, default=0)
     made.set_defaults(run=make)
     checked = commands.add_parser("check")

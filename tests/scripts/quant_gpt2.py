@@ -5,12 +5,19 @@ import json
 from pathlib import Path
 
 import bitsandbytes.functional as bnb
+import bitsandbytes.nn.modules as bnb_modules
 from peers_common import FIXTURES, GPT2LMHeadModel, fresh, relative, save_tensors, small_gpt2, torch
 from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig
 
+bnb_modules.has_avx512bf16 = lambda: False  # where a CPU has these instructions, bitsandbytes multiplies bf16 in fp32 models, too
+
 # What is quantized how: the type in which the file is loaded, and whether scales are quantized, too.
-MODELS = {"quant_gpt2_nf4": (torch.float32, False), "quant_gpt2_nested": (torch.bfloat16, True)}
+MODELS = {
+    "quant_gpt2_nf4": (torch.float32, False),
+    "quant_gpt2_nested": (torch.bfloat16, True),
+    "quant_gpt2_bf16": (torch.bfloat16, False),
+}
 
 
 def in_fp64(model):

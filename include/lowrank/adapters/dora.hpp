@@ -14,6 +14,19 @@
 
 namespace lowrank {
 
+namespace detail {
+
+/// ‖W + s·BA‖ of every row, [out], from ‖W‖² [out], WAᵀ [out, r] and the factors: BA is never formed.
+template <class C, DeviceTag D>
+Tensor<C, D> norms_of_sum(const Tensor<C, D>& norms_squared, const Tensor<C, D>& wa, const Tensor<C, D>& a,
+                          const Tensor<C, D>& b, double scale) {
+    const C s = static_cast<C>(scale);
+    const Tensor<C, D> baa = matmul(b, matmul(a, transpose(a, 0, 1))); // B(AAᵀ)
+    return sqrt(norms_squared + sum(b * (wa * (2 * s) + baa * (s * s)), {1}));
+}
+
+} // namespace detail
+
 /// y = m/n ⊙ (W + s·BA)x + bias, where n [out] are the norms of the rows of W + s·BA and m [out] is trained. The norms
 /// come from the factors, ‖W + sBA‖² = ‖W‖² + 2s·B·(WAᵀ) + s²·B(AAᵀ)·B row by row, so BA is never formed.
 template <class T, DeviceTag D>
@@ -74,10 +87,8 @@ class Dora final : public Lora<T, D> {
     /// n, outside the graph.
     Tensor<C, D> row_norms(const WeightSlot<C, D>& weight) const {
         const NoGrad no_grad;
-        const C s = static_cast<C>(this->scale_);
-        const Tensor<C, D> wa = transpose(linear(this->a_, weight), 0, 1);                      // WAᵀ [out, r]
-        const Tensor<C, D> baa = matmul(this->b_, matmul(this->a_, transpose(this->a_, 0, 1))); // B(AAᵀ)
-        return sqrt(weight_norms_squared_ + sum(this->b_ * (wa * (2 * s) + baa * (s * s)), {1}));
+        return detail::norms_of_sum(weight_norms_squared_, transpose(linear(this->a_, weight), 0, 1), this->a_,
+                                    this->b_, this->scale_);
     }
 
     static Tensor<C, D> norms_squared(const WeightSlot<C, D>& weight) {

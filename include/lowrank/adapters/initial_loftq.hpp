@@ -59,8 +59,19 @@ std::vector<std::string> attach_loftq(M& model, const LoraConfig& config, std::u
                                       int iterations = 1, const Nf4Options& options = {}) {
     using C = compute_t<T>;
     validate(config, "adapter settings");
-    const std::vector<std::string> paths = attach_adapter<T, Cpu>(model, detail::drawn_start(config), seed);
+    const LoraConfig drawn = detail::drawn_start(config);
+    const std::vector<std::string> paths = attach_adapter<T, Cpu>(model, drawn, seed);
     const NoGrad no_grad;
+    // Anew, and not with other factors: DoRA's magnitudes and norms are those of the base and factors that it gets.
+    const auto restart = [&](const std::string& path, Linear<T, Cpu>& layer, const LoraStart<C, Cpu>& start) {
+        Rng rng(seed);
+        layer.adapter = make_adapter<T, Cpu>(
+            drawn, path, layer, rng,
+            [&](const std::string& name, const Shape&) {
+                return name == "lora_A.weight" ? start.a : name == "lora_B.weight" ? start.b : Tensor<C, Cpu>();
+            },
+            {});
+    };
     for_each<Linear<T, Cpu>>(model, [&](const std::string& path, Linear<T, Cpu>& layer) {
         if (!layer.adapter) {
             return;
@@ -72,12 +83,11 @@ std::vector<std::string> attach_loftq(M& model, const LoraConfig& config, std::u
             const auto out_in = [](const WeightSlot<C, Cpu>& slot) {
                 return as_out_in(dense_values(slot), slot.orientation());
             };
-            detail::set_factors(*layer.adapter,
-                                loftq_factors(out_in(WeightSlot<C, Cpu>(full)), out_in(layer.weight), r, s));
+            restart(path, layer, loftq_factors(out_in(WeightSlot<C, Cpu>(full)), out_in(layer.weight), r, s));
         } else {
             const Loftq<C, Cpu> found = loftq<C>(*full, r, s, iterations, options);
             layer.weight = found.base;
-            detail::set_factors(*layer.adapter, found.factors);
+            restart(path, layer, found.factors);
         }
     });
     return paths;

@@ -64,8 +64,8 @@ LayerChange<compute_t<T>, D> factors_of(const Embedding<T, D>& layer, EmbeddingA
     using C = compute_t<T>;
     const NoGrad no_grad;
     LayerChange<C, D> factors;
-    if (const auto* lora = dynamic_cast<const LoraEmbedding<T, D>*>(&adapter)) {
-        factors.scale = lora->scale();
+    if (typeid(adapter) == typeid(LoraEmbedding<T, D>)) {
+        factors.scale = static_cast<const LoraEmbedding<T, D>&>(adapter).scale();
         adapter.parameters([&](const std::string& name, const Tensor<C, D>& values) {
             (name == "lora_embedding_A" ? factors.a : factors.b) = values.detach();
         });

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "lowrank/adapters/dora.hpp"
+#include "lowrank/adapters/dora_embedding.hpp"
 #include "lowrank/adapters/lora_config.hpp"
 #include "lowrank/adapters/lora_embedding.hpp"
 #include "lowrank/adapters/lora_start.hpp"
@@ -43,16 +44,15 @@ make_adapter(const LoraConfig& config, const std::string& path, const Linear<T, 
                                         !config.freeze_a);
 }
 
-/// The adapter of an embedding. New ones start with A = 0 and B ~ N(0, 1), as in PEFT. Throws OptionError for DoRA and
-/// for a bias of B, which embeddings do not have.
+/// The adapter of an embedding, LoRA's or DoRA's. New ones start with A = 0 and B ~ N(0, 1), as in PEFT. Throws
+/// OptionError for a bias of B, which embeddings do not have.
 template <class T, DeviceTag D>
 std::shared_ptr<EmbeddingAdapter<T, D>> make_embedding_adapter(const LoraConfig& config, const std::string& path,
                                                                const Embedding<T, D>& layer, Rng& rng,
                                                                const StoredValues<compute_t<T>, D>& values) {
     using C = compute_t<T>;
-    if (config.use_dora || config.lora_bias) {
-        throw OptionError(concat("target_modules: '", path, "' is an embedding, and ",
-                                 config.use_dora ? "use_dora" : "lora_bias", " is for linear layers"));
+    if (config.lora_bias) {
+        throw OptionError(concat("target_modules: '", path, "' is an embedding, and lora_bias is for linear layers"));
     }
     const std::int64_t r = rank_at(config, path), rows = layer.weight.out(), width = layer.weight.in();
     const auto normal = [&](const Shape& shape) { return detail::drawn<C, D>(shape, [&] { return rng.normal(); }); };
@@ -63,8 +63,12 @@ std::shared_ptr<EmbeddingAdapter<T, D>> make_embedding_adapter(const LoraConfig&
     const Tensor<C, D> b = detail::stored_or(values, "lora_embedding_B", {width, r}, [&] {
         return normal({width, r});
     });
-    return std::make_shared<LoraEmbedding<T, D>>(a, b, lora_scale(alpha_at(config, path), r, config.use_rslora),
-                                                 !config.freeze_a);
+    const double scale = lora_scale(alpha_at(config, path), r, config.use_rslora);
+    if (config.use_dora) {
+        return std::make_shared<DoraEmbedding<T, D>>(
+            layer.weight, a, b, detail::stored(values, "lora_magnitude_vector", {width}), scale, !config.freeze_a);
+    }
+    return std::make_shared<LoraEmbedding<T, D>>(a, b, scale, !config.freeze_a);
 }
 
 } // namespace lowrank

@@ -7,14 +7,13 @@
 
 #include "lowrank/adapters/lora.hpp"
 #include "lowrank/nn/embedding.hpp"
-#include "lowrank/ops/matmul.hpp"
 
 namespace lowrank {
 
 /// y = table[ids] + s·Aᵀ[ids]·Bᵀ, where A [r, rows] and B [width, r] are trained: PEFT's lora.Embedding, without
 /// dropout as there. A head that is tied to the table keeps the table's own rows.
 template <class T, DeviceTag D>
-class LoraEmbedding final : public EmbeddingAdapter<T, D> {
+class LoraEmbedding : public EmbeddingAdapter<T, D> {
   public:
     using C = compute_t<T>;
 
@@ -30,15 +29,12 @@ class LoraEmbedding final : public EmbeddingAdapter<T, D> {
 
     Tensor<T, D> forward(const Embedding<T, D>& layer, const Tensor<std::int32_t, D>& ids,
                          const ForwardContext<D>&) const override {
-        Epilogue<T, D> epilogue;
-        epilogue.residual = embedding<T>(ids, layer.weight);
-        const WeightSlot<C, D> rows(contiguous(transpose(a_, 0, 1)), Orientation::out_in);
-        return linear(embedding<T>(ids, rows), WeightSlot<C, D>(b_ * scale_, Orientation::out_in), epilogue);
+        return rows<T>(layer, ids);
     }
 
     Tensor<C, D> merged(const Embedding<T, D>& layer) const override {
         const NoGrad no_grad;
-        return dense_values(layer.weight) + matmul(transpose(a_, 0, 1), transpose(b_, 0, 1)) * scale_;
+        return plus_product(layer.weight, contiguous(transpose(a_, 0, 1)), contiguous(transpose(b_, 0, 1)), scale_);
     }
 
     void parameters(const std::function<void(const std::string&, Tensor<C, D>&)>& visit) override {
@@ -48,7 +44,16 @@ class LoraEmbedding final : public EmbeddingAdapter<T, D> {
 
     double scale() const { return scale_; }
 
-  private:
+  protected:
+    /// The rows for `ids` as U, with the factors in them.
+    template <class U>
+    Tensor<U, D> rows(const Embedding<T, D>& layer, const Tensor<std::int32_t, D>& ids) const {
+        Epilogue<U, D> epilogue;
+        epilogue.residual = embedding<U>(ids, layer.weight);
+        const WeightSlot<C, D> a(contiguous(transpose(a_, 0, 1)), Orientation::out_in);
+        return linear(embedding<U>(ids, a), WeightSlot<C, D>(b_ * scale_, Orientation::out_in), epilogue);
+    }
+
     Tensor<C, D> a_, b_;
     double scale_;
 };

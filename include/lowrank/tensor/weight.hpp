@@ -109,20 +109,16 @@ class Weight<Cpu> : public WeightInfo {
 
     /// ‖W[o, :]‖² for every output o, summed in double. Shape [out].
     std::vector<double> row_norms_squared() const {
-        constexpr std::int64_t outs = 192, ins = 8; // of a block of 12 KiB
-        std::vector<double> norms(static_cast<std::size_t>(out()));
-        parallel_chunks(out(), outs, [&](std::int64_t begin, std::int64_t end) {
-            std::array<double, outs * ins> block{}; // columns that no row of W has stay zero
-            std::array<double, outs> sums{};
-            for (std::int64_t i = 0; i < in(); i += ins) {
-                const std::int64_t count = std::min(ins, in() - i), next = std::min(i + 2 * ins, in());
-                prefetch({begin, end - begin, next, std::min(ins, in() - next), 1, outs});
-                read({begin, end - begin, i, count, 1, outs}, block.data());
-                simd::run_for_isa<detail::AddSquares>(count, outs, block.data(), sums.data());
-            }
-            std::copy_n(sums.begin(), end - begin, norms.begin() + begin);
+        return norms_squared(out(), in(), [](std::int64_t o, std::int64_t outs, std::int64_t i, std::int64_t ins) {
+            return WeightBlock{o, outs, i, ins, 1, lanes};
         });
-        return norms;
+    }
+
+    /// ‖W[:, i]‖² for every input i, summed in double. Shape [in].
+    std::vector<double> column_norms_squared() const {
+        return norms_squared(in(), out(), [](std::int64_t i, std::int64_t ins, std::int64_t o, std::int64_t outs) {
+            return WeightBlock{o, outs, i, ins, lanes, 1};
+        });
     }
 
     /// A dense copy in the stored orientation, of shape `stored_shape()`.
@@ -140,6 +136,27 @@ class Weight<Cpu> : public WeightInfo {
     }
 
   private:
+    static constexpr std::int64_t lanes = 192, depth = 8; // of a block of 12 KiB
+
+    /// The squared norms of `lines` rows or columns of W, each of `length` numbers; block_of(line, lines, at, length)
+    /// is a part of W that is read with its lines side by side.
+    template <class BlockOf>
+    std::vector<double> norms_squared(std::int64_t lines, std::int64_t length, const BlockOf& block_of) const {
+        std::vector<double> norms(static_cast<std::size_t>(lines));
+        parallel_chunks(lines, lanes, [&](std::int64_t begin, std::int64_t end) {
+            std::array<double, lanes * depth> block{}; // lines that W does not have stay zero
+            std::array<double, lanes> sums{};
+            for (std::int64_t at = 0; at < length; at += depth) {
+                const std::int64_t count = std::min(depth, length - at), next = std::min(at + 2 * depth, length);
+                prefetch(block_of(begin, end - begin, next, std::min(depth, length - next)));
+                read(block_of(begin, end - begin, at, count), block.data());
+                simd::run_for_isa<detail::AddSquares>(count, lanes, block.data(), sums.data());
+            }
+            std::copy_n(sums.begin(), end - begin, norms.begin() + begin);
+        });
+        return norms;
+    }
+
     template <class T>
     void read_through_float(const WeightBlock& block, T* destination) const {
         std::vector<float> row(static_cast<std::size_t>(block.in_count));

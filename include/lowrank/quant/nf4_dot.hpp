@@ -63,8 +63,9 @@ struct MultiplyNf4Rows {
         const std::uint8_t* codes = nf4.codes + static_cast<std::uint64_t>(row0 * in) / 2;
         for (std::int64_t o = 0; o < outs; ++o) {
             V sum[Rows][sums];
-            for (auto& row : sum) {
-                std::fill(row, row + sums, V(0.0f));
+#pragma GCC unroll 16
+            for (int i = 0; i < Rows * sums; ++i) {
+                sum[i / sums][i % sums] = V(0.0f);
             }
             const float* values = x;
             for (std::int64_t rest = in / nf4_block; rest > 0;) {
@@ -96,10 +97,12 @@ struct MultiplyNf4Rows {
                     }
                 }
             }
-            for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+            for (int r = 0; r < Rows; ++r) { // unrolled, or the sums would be kept in memory
                 V all = sum[r][0] + sum[r][1];
-                for (int i = 2; i < sums; i += 2) {
-                    all = all + (sum[r][i] + sum[r][i + 1]);
+#pragma GCC unroll 4
+                for (int i = 2; i < sums; ++i) {
+                    all = all + sum[r][i];
                 }
                 y[r * y_stride + o] = reduce_add(all);
             }

@@ -18,8 +18,8 @@ struct InMemory {
     typedef T type __attribute__((vector_size(sizeof(T) * N), aligned(alignof(T)), may_alias));
 };
 
-// 16-bit values in memory, each in a 32-bit lane. g++ 12 would widen the halves of a vector and put them together, where
-// one instruction does, which reads the memory too.
+// 16-bit values in memory, each in a 32-bit lane. g++ 12 would widen the halves of a vector and put them together,
+// where one instruction does, which reads the memory too.
 template <int N>
 LOWRANK_INLINE Vec<float, N> load_halves(const void* p) {
     using V = Vec<float, N>;

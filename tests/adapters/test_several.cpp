@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "io/temporary_directory.hpp"
 #include "lowrank/adapters/merge.hpp"
 #include "lowrank/adapters/weighted_adapter.hpp"
 #include "random_tensor.hpp"
@@ -284,6 +285,59 @@ TEST_CASE("adapters are switched, switched off for a while, listed and deleted b
     CHECK(refused([&] { set.add("b", biased, 1); }).find("no linear layer") != std::string::npos);
     CHECK(set.names() == std::vector<std::string>{"lora_bias"});
     CHECK(refused([&] { Set second(toy); }).find("adapter already") != std::string::npos);
+}
+
+TEST_CASE("an adapter that starts from the base stands beside others, and is saved as plain LoRA") {
+    Toy toy;
+    const X base = toy.forward(ids);
+    Set set(toy);
+    add_all(set);
+    LoraConfig config = std::get<LoraConfig>(methods().at("lora"));
+    const auto attach = [&](Toy& model) {
+        attach_from_base<double, Cpu>(model, config, 1);
+        return AdapterConfig(config);
+    };
+    for (const LoraInit init : {LoraInit::pissa, LoraInit::olora}) {
+        config.init_lora_weights = init;
+        const std::string name = init == LoraInit::pissa ? "pissa" : "olora";
+        const AdapterConfig& kept = set.add(name, attach);
+        CHECK(std::get<LoraConfig>(kept).init_lora_weights == init);
+        set.set_active({name});
+        CHECK(relative_error(toy.forward(ids), base) < 1e-12); // it changes nothing yet
+        for (const auto& tensor : trainable_tensors<double, Cpu>(toy)) {
+            X values = tensor.values;
+            for (std::int64_t i = 0; i < values.numel(); ++i) {
+                values.mutable_data()[i] *= 1.25;
+            }
+        }
+        const X trained = toy.forward(ids).detach();
+        CHECK(relative_error(trained, base) > 1e-2);
+
+        set.set_active({name, "lora"}); // changes add up
+        const X both = toy.forward(ids).detach();
+        CHECK(relative_error(both, trained) > 1e-3);
+        const X mixed = toy.forward(ids, by_row({name, "", name, "lora", ""}));
+        CHECK(relative_error(contiguous(slice(mixed, 0, 2, 3)), contiguous(slice(trained, 0, 2, 3))) < 1e-13);
+        CHECK(relative_error(contiguous(slice(mixed, 0, 1, 2)), contiguous(slice(base, 0, 1, 2))) < 1e-13);
+
+        const TemporaryDirectory directory;
+        const std::filesystem::path saved = set.save(name, directory.path());
+        Toy other;
+        const AdapterConfig read = load_adapter<double, Cpu>(other, saved);
+        CHECK(std::get<LoraConfig>(read).r == 2 * config.r);
+        CHECK(relative_error(other.forward(ids), trained) < 1e-6); // files are fp32
+        set.set_active({name});
+        CHECK(toy.forward(ids).to_vector() == trained.to_vector());
+    }
+
+    config.init_lora_weights = LoraInit::pissa;
+    config.modules_to_save = {"up"};
+    config.target_modules = std::vector<std::string>{"down"};
+    CHECK(refusal<OptionError>([&] { set.add("saved", attach); }).find("modules_to_save") != std::string::npos);
+    set.set_active({});
+    CHECK(trainable_tensors<double, Cpu>(toy).empty());
+    CHECK(toy.forward(ids).to_vector() == base.to_vector());
+    CHECK(refusal<OptionError>([&] { set.add("pissa", attach); }).find("already") != std::string::npos);
 }
 
 TEST_CASE("a weighted adapter is the sum of the changes, whatever the methods") {

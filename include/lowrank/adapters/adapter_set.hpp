@@ -10,8 +10,10 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include "lowrank/adapters/initial_pissa.hpp"
 #include "lowrank/adapters/named_embedding_adapters.hpp"
 #include "lowrank/adapters/peft_files.hpp"
 
@@ -46,18 +48,30 @@ class AdapterSet {
 
     /// Adds the adapter that a directory holds. Throws as load_adapter and add; then nothing has changed.
     const AdapterConfig& load(const std::string& name, const std::filesystem::path& directory) {
+        return add(name, [&](M& model) {
+            return load_adapter<T, D>(model, directory, [&](AdapterConfig& read) { check(targets(read), name); });
+        });
+    }
+
+    /// Adds what `attach(model)` attaches to the bare model and returns the settings of: for starts that look at the
+    /// base or at data, such as attach_from_base's and attach_eva's. If it quantizes the base, as attach_loftq does,
+    /// that is the base of all. Throws as `attach` and as the other add.
+    template <std::invocable<M&> Attach>
+    const AdapterConfig& add(const std::string& name, const Attach& attach) {
         check_name(name);
         AdapterConfig config;
         MadeAdapters<T, D> adapters;
         {
             const Alone none(*this, "");
-            config = load_adapter<T, D>(model_, directory, [&](AdapterConfig& read) { check(targets(read), name); });
+            config = attach(model_);
             for_each_layer([&](const std::string& path, auto& layer) {
                 if (layer.adapter) {
                     of(adapters, layer)[path] = std::exchange(layer.adapter, nullptr);
                 }
             });
+            freeze<T, D>(model_); // of which it may train parts
         }
+        check(targets(config), name);
         add(name, config, adapters);
         return configs_.at(name);
     }
@@ -147,13 +161,15 @@ class AdapterSet {
     }
 
     /// Writes an adapter as save_adapter does, into `directory` if its name is "default", and otherwise into the
-    /// folder of its name there, as PEFT does. Returns where. Throws as save_adapter, and OptionError for a name that
-    /// is not there.
+    /// folder of its name there, as PEFT does; PiSSA and OLoRA as plain LoRA of twice the rank. Returns where. Throws
+    /// as save_adapter, and OptionError for a name that is not there.
     std::filesystem::path save(const std::string& name, const std::filesystem::path& directory) {
         require(name);
         const Alone alone(*this, name);
         const std::filesystem::path place = name == "default" ? directory : directory / name;
-        save_adapter<T, D>(model_, configs_.at(name), place);
+        const PlainLoraScope<T, D> plain(model_);
+        const AdapterConfig& config = configs_.at(name);
+        save_adapter<T, D>(model_, plain.empty() ? config : doubled_config(std::get<LoraConfig>(config)), place);
         return place;
     }
 

@@ -1,16 +1,12 @@
 // quantize: writes a GPT-2 with its linear layers in NF4, as Transformers saves it with bitsandbytes.
 
 #include <cstddef>
-#include <filesystem>
 #include <memory>
 #include <string>
-#include <type_traits>
-#include <vector>
 
 #include "lowrank/core/parallel.hpp"
 #include "lowrank/io/atomic_directory.hpp"
 #include "lowrank/models/gpt2_checkpoint.hpp"
-#include "lowrank/ops/cast.hpp"
 #include "model.hpp"
 #include "output.hpp"
 #include "program.hpp"
@@ -34,24 +30,6 @@ void store_as(examples::Model& model) {
             slot = std::make_shared<DenseWeight<S, Cpu>>(slot.frozen()->template dense_copy<S>(), slot.orientation());
         }
     });
-}
-
-/// save_gpt2 with biases and norms in bf16: a model has them in fp32.
-void save_bf16(examples::Model& model, const std::filesystem::path& directory) {
-    std::vector<TensorSource> tensors;
-    for_each_parameter<float, Cpu>(model, [&]<class Field>(const std::string& name, const Field& field) {
-        if constexpr (std::is_same_v<Field, Tensor<float>>) {
-            if (field.defined()) {
-                tensors.push_back(detail::stored_source(name, cast<bf16>(field)));
-            }
-        } else {
-            append_sources(tensors, name, field);
-        }
-    });
-    write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});
-    json config = model.config.document;
-    detail::describe_quantization(model, config);
-    write_atomically(directory / "config.json", to_python_json(config) + "\n");
 }
 
 int quantize_program(const Options& options) {
@@ -81,15 +59,13 @@ int quantize_program(const Options& options) {
         }
     });
     AtomicDirectory output(options.output);
-    if (options.dtype == "bfloat16") {
+    const bool is_bf16 = options.dtype == "bfloat16";
+    if (is_bf16) {
         store_as<bf16>(model);
-        save_bf16(model, output.path());
-    } else {
-        if (options.dtype == "float32") {
-            store_as<float>(model);
-        }
-        save_gpt2(model, output.path());
+    } else if (!options.dtype.empty()) {
+        store_as<float>(model);
     }
+    save_gpt2(model, output.path(), is_bf16 ? DType::bf16 : DType::f32);
     examples::copy_text_files(options.model.model, output.path());
     output.commit();
     examples::say(stdout, "quantized {} layers to {:.1f} MB: {}\n", layers, static_cast<double>(bytes) / 1e6,

@@ -138,15 +138,23 @@ Gpt2<T, D> load_gpt2(const std::filesystem::path& directory, const LoadOptions& 
 }
 
 /// Writes config.json and model.safetensors into `directory` as Transformers does: plain types keep theirs, NF4 is
-/// written as bitsandbytes does, everything else is F32; a tied matrix is written once. Throws FileError; each file
-/// appears complete or not at all.
+/// written as bitsandbytes does, biases and norms, which a model has in F32, in `vectors`, F32 or BF16; a tied matrix
+/// is written once. Throws FileError; each file appears complete or not at all.
 template <class T, DeviceTag D>
-void save_gpt2(Gpt2<T, D>& model, const std::filesystem::path& directory) {
+void save_gpt2(Gpt2<T, D>& model, const std::filesystem::path& directory, DType vectors = DType::f32) {
+    using Vector = Tensor<compute_t<T>, D>;
     std::vector<TensorSource> tensors;
-    for_each_parameter<compute_t<T>, D>(model, [&](const std::string& path, const auto& field) {
-        if (field.defined()) {
-            append_sources(tensors, path, field);
+    for_each_parameter<compute_t<T>, D>(model, [&]<class Field>(const std::string& path, const Field& field) {
+        if (!field.defined()) {
+            return;
         }
+        if constexpr (std::is_same_v<Field, Vector>) {
+            if (vectors == DType::bf16) {
+                tensors.push_back(detail::stored_source(path, cast<bf16>(field)));
+                return;
+            }
+        }
+        append_sources(tensors, path, field);
     });
     std::filesystem::create_directories(directory);
     write_safetensors(directory / "model.safetensors", tensors, {{"format", "pt"}});

@@ -161,7 +161,7 @@ done
 refused 2 "'feedforward_modules': found 'c_fc', expected names of target_modules" --method ia3 --target-modules c_attn \
     --feedforward-modules c_fc
 refused 2 "--method lora-fa: the adapter of --init-adapter is no LoRA" --init-adapter "$fixtures/peft_ia3" --method lora-fa
-refused 2 "'transformer.wte' is an embedding, and use_dora is for linear layers" --method dora --target-modules wte
+refused 2 "'transformer.wte' is an embedding, and lora_bias is for linear layers" --lora-bias --target-modules wte
 refused 2 "--target-modules: 'wte' matches no linear layer of the model" --method vera --target-modules wte,c_attn
 refused 2 "key 'tinit': found 3 with tfinal 0 of total_step 3" --method adalora --max-steps 3 --tinit 3
 refused 2 "key 'target_r': found 5, expected at most init_r, 4" --method adalora --init-r 4 --target-r 5

@@ -11,9 +11,9 @@
 
 #include "lowrank/backend/cpu/matmul_amx.hpp"
 #include "lowrank/backend/cpu/matmul_epilogue.hpp"
+#include "lowrank/backend/cpu/matmul_few_columns.hpp"
 #include "lowrank/backend/cpu/matmul_few_rows.hpp"
 #include "lowrank/backend/cpu/matmul_tasks.hpp"
-#include "lowrank/backend/cpu/matmul_thin.hpp"
 #include "lowrank/backend/cpu/matmul_tile.hpp"
 #include "lowrank/core/parallel.hpp"
 #include "lowrank/core/storage.hpp"
@@ -86,7 +86,6 @@ struct MultiplyBlock {
     LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t row0, std::int64_t column0,
                                    std::int64_t next_column, compute_t<T>* sums, compute_t<T>* packed_b) {
         using C = compute_t<T>;
-        constexpr int lanes = tile_lanes<C>(Width);
         const MatmulBlocks& blocks = problem.blocks;
         const std::int64_t panel = blocks.panel, tile_rows = blocks.tile_rows;
         const std::int64_t rows = std::min(blocks.rows, problem.m - row0);
@@ -119,8 +118,8 @@ struct MultiplyBlock {
                         const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
                         multiply<Width>(problem, width, count, a, b, c, k, k0 != 0);
                         if (is_last) {
-                            finish_rows<lanes>(problem.epilogue, count, c, panel, width, column0 + p,
-                                               (row0 + r) * problem.n + column0 + p, problem.n, problem.out);
+                            finish_sums(problem.epilogue, count, c, panel, width, column0 + p,
+                                        (row0 + r) * problem.n + column0 + p, problem.n, problem.out);
                         }
                     }
                 }

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "lowrank/math/unary.hpp"
+#include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/functions.hpp"
 #include "lowrank/simd/memory.hpp"
 #include "lowrank/tensor/matmul_problem.hpp"
@@ -73,6 +74,24 @@ LOWRANK_INLINE void finish_rows(const MatmulEpilogue<T, Out>& epilogue, std::int
             finish_vector<Lanes, true>(e, sums + j, count, column + j, offset + j, out);
         }
     }
+}
+
+struct FinishRows {
+    template <int Width, class T, class Out>
+    LOWRANK_INLINE static void run(const MatmulEpilogue<T, Out>& epilogue, std::int64_t rows, const compute_t<T>* sums,
+                                   std::int64_t sums_row, int width, std::int64_t column, std::int64_t offset,
+                                   std::int64_t row, Out* out) {
+        constexpr int lanes = Width * 4 / int(sizeof(compute_t<T>));
+        finish_rows<lanes>(epilogue, rows, sums, sums_row, width, column, offset, row, out);
+    }
+};
+
+/// finish_rows on the instruction set in use. A function, so that the kernel is compiled once for all who call it.
+template <class T, class Out>
+void finish_sums(const MatmulEpilogue<T, Out>& epilogue, std::int64_t rows, const compute_t<T>* sums,
+                 std::int64_t sums_row, int width, std::int64_t column, std::int64_t offset, std::int64_t row,
+                 Out* out) {
+    simd::run_for_isa<FinishRows>(epilogue, rows, sums, sums_row, width, column, offset, row, out);
 }
 
 } // namespace lowrank::detail

@@ -6,9 +6,9 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
-#include <type_traits>
 #include <vector>
 
+#include "lowrank/backend/cpu/matmul_blocks.hpp"
 #include "lowrank/backend/cpu/matmul_epilogue.hpp"
 #include "lowrank/backend/cpu/matmul_tile.hpp"
 #include "lowrank/backend/cpu/matrix_operand.hpp"
@@ -22,7 +22,8 @@ namespace lowrank::detail {
 /// Products of up to so many rows are formed here.
 inline constexpr std::int64_t few_rows = 8;
 
-/// sums[r, c] += x[r, :] · b[:, c] for a block b [k, columns] whose rows are contiguous and b_row apart.
+/// sums[r, c] += x[r, :] · b[:, c] for a block b [k, columns] whose rows are contiguous and b_row apart. Rows of sums
+/// have whole vectors.
 struct AddRows {
     template <int Width, class C, class S>
     LOWRANK_INLINE static void run(std::int64_t rows, std::int64_t k, std::int64_t columns, const C* x,
@@ -43,12 +44,22 @@ struct AddRows {
     LOWRANK_INLINE static void add(std::int64_t rows, std::int64_t columns, const C* x, std::int64_t x_row, const S* b,
                                    std::int64_t b_row, C* sums, std::int64_t sums_row) {
         for (std::int64_t c = 0; c < columns; c += V::size) {
-            const std::int64_t count = std::min<std::int64_t>(V::size, columns - c);
+            const S* from = b + c;
+            std::int64_t row = b_row;
+            S padded[Steps * V::size];
+            if (c + V::size > columns) {
+                std::fill(padded, padded + Steps * V::size, S());
+                for (int i = 0; i < Steps; ++i) {
+                    std::copy_n(from + i * b_row, columns - c, padded + i * V::size);
+                }
+                from = padded;
+                row = V::size;
+            }
             V w[Steps];
 #pragma GCC unroll 8
             for (int i = 0; i < Steps; ++i) {
-                w[i] = simd::load<V>(b + i * b_row + c, count);
-                __builtin_prefetch(b + (Steps + i) * b_row + c, 0, 2);
+                w[i] = simd::load<V>(from + i * row);
+                __builtin_prefetch(from + (Steps + i) * row, 0, 2);
             }
             for (std::int64_t r = 0; r < rows; ++r) {
                 C* target = sums + r * sums_row + c;
@@ -72,124 +83,118 @@ struct AddColumns {
         using V = simd::Vec<C, tile_lanes<C>(Width)>;
         std::int64_t c = 0;
         for (; c + 4 <= columns; c += 4) {
-            add<V, 4>(rows, k, x, x_row, b + c * b_column, b_column, sums + c, sums_row);
+            std::int64_t r = 0;
+            for (; r + 4 <= rows; r += 4) {
+                add<V, 4, 4>(k, x + r * x_row, x_row, b + c * b_column, b_column, sums + r * sums_row + c, sums_row);
+            }
+            for (; r < rows; ++r) {
+                add<V, 1, 4>(k, x + r * x_row, x_row, b + c * b_column, b_column, sums + r * sums_row + c, sums_row);
+            }
         }
         for (; c < columns; ++c) {
-            add<V, 1>(rows, k, x, x_row, b + c * b_column, b_column, sums + c, sums_row);
+            for (std::int64_t r = 0; r < rows; ++r) {
+                add<V, 1, 1>(k, x + r * x_row, x_row, b + c * b_column, b_column, sums + r * sums_row + c, sums_row);
+            }
         }
     }
 
   private:
-    template <class V, int Columns, class C, class S>
-    LOWRANK_INLINE static void add(std::int64_t rows, std::int64_t k, const C* x, std::int64_t x_row, const S* b,
-                                   std::int64_t b_column, C* sums, std::int64_t sums_row) {
-        std::int64_t r = 0;
-        for (; r + 4 <= rows; r += 4) {
-            add_tile<V, 4, Columns>(k, x + r * x_row, x_row, b, b_column, sums + r * sums_row, sums_row);
-        }
-        for (; r < rows; ++r) {
-            add_tile<V, 1, Columns>(k, x + r * x_row, x_row, b, b_column, sums + r * sums_row, sums_row);
-        }
-    }
-
     template <class V, int Rows, int Columns, class C, class S>
-    LOWRANK_INLINE static void add_tile(std::int64_t k, const C* x, std::int64_t x_row, const S* b,
-                                        std::int64_t b_column, C* sums, std::int64_t sums_row) {
+    LOWRANK_INLINE static void add(std::int64_t k, const C* x, std::int64_t x_row, const S* b, std::int64_t b_column,
+                                   C* sums, std::int64_t sums_row) {
         V sum[Rows][Columns];
-#pragma GCC unroll 4
-        for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows * Columns; ++i) {
+            sum[i / Columns][i % Columns] = V(C(0));
+        }
+        for (std::int64_t i = 0; i < k; i += V::size) {
+            const C* values = x + i;
+            const S* from = b + i;
+            std::int64_t row = x_row, column = b_column;
+            C padded_x[Rows * V::size];
+            S padded[Columns * V::size];
+            if (i + V::size > k) {
+                std::fill(padded_x, padded_x + Rows * V::size, C(0));
+                std::fill(padded, padded + Columns * V::size, S());
+                for (int r = 0; r < Rows; ++r) {
+                    std::copy_n(values + r * x_row, k - i, padded_x + r * V::size);
+                }
+                for (int c = 0; c < Columns; ++c) {
+                    std::copy_n(from + c * b_column, k - i, padded + c * V::size);
+                }
+                values = padded_x;
+                from = padded;
+                row = column = V::size;
+            }
+            V w[Columns];
 #pragma GCC unroll 4
             for (int c = 0; c < Columns; ++c) {
-                sum[r][c] = V(C(0));
+                w[c] = simd::load<V>(from + c * column);
+                __builtin_prefetch(from + (Columns + c) * column, 0, 2);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < Rows; ++r) {
+                const V of_row = simd::load<V>(values + r * row);
+#pragma GCC unroll 4
+                for (int c = 0; c < Columns; ++c) {
+                    sum[r][c] = simd::accumulate(sum[r][c], of_row, w[c]);
+                }
             }
         }
-        constexpr std::integral_constant<std::int64_t, V::size> all;
-        std::int64_t i = 0;
-        for (; i + V::size <= k; i += V::size) {
-            add_step(x + i, x_row, b + i, b_column, all, sum);
+#pragma GCC unroll 16
+        for (int i = 0; i < Rows * Columns; ++i) {
+            sums[i / Columns * sums_row + i % Columns] += reduce_add(sum[i / Columns][i % Columns]);
         }
-        if (i < k) {
-            add_step(x + i, x_row, b + i, b_column, k - i, sum);
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 4
-            for (int c = 0; c < Columns; ++c) {
-                sums[r * sums_row + c] += reduce_add(sum[r][c]);
-            }
-        }
-    }
-
-    /// `count` products of each column with each row, added lane by lane.
-    template <class V, int Rows, int Columns, class C, class S, class Count>
-    LOWRANK_INLINE static void add_step(const C* x, std::int64_t x_row, const S* b, std::int64_t b_column, Count count,
-                                        V (&sum)[Rows][Columns]) {
-        V w[Columns];
-#pragma GCC unroll 4
-        for (int c = 0; c < Columns; ++c) {
-            w[c] = simd::load<V>(b + c * b_column, count);
-            __builtin_prefetch(b + (Columns + c) * b_column, 0, 2);
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < Rows; ++r) {
-            const V values = simd::load<V>(x + r * x_row, count);
-#pragma GCC unroll 4
-            for (int c = 0; c < Columns; ++c) {
-                sum[r][c] = simd::accumulate(sum[r][c], values, w[c]);
-            }
-        }
-    }
-};
-
-/// Stores results of rows of sums that have whole vectors.
-struct FinishRows {
-    template <int Width, class T, class Out>
-    LOWRANK_INLINE static void run(const MatmulEpilogue<T, Out>& epilogue, std::int64_t rows, const compute_t<T>* sums,
-                                   std::int64_t sums_row, std::int64_t columns, std::int64_t column, std::int64_t n,
-                                   Out* out) {
-        finish_rows<tile_lanes<compute_t<T>>(Width)>(epilogue, rows, sums, sums_row, static_cast<int>(columns), column,
-                                                     column, n, out);
     }
 };
 
-/// Adds x · B for `columns` columns of B from `column` on to the sums of `rows` rows: x has k numbers in a row. What
-/// has to be decoded goes through `scratch` a little at a time.
-template <class T, class C>
-void add_products_of(const MatrixOperand<T, Cpu>& b, std::int64_t rows, std::int64_t k, std::int64_t column,
-                     std::int64_t columns, const C* x, std::int64_t x_row, C* sums, std::int64_t sums_row, C* scratch,
-                     std::int64_t room) {
-    const auto add_in_place = [&](const auto& view) {
-        const bool is_by_rows = view.column_stride == 1;
-        if (view.data == nullptr || !(is_by_rows || view.row_stride == 1)) {
-            return false;
+/// What an addition of products is about: columns of B from `column` on, and the rows x and their sums.
+template <class C>
+struct FewRows {
+    std::int64_t rows, k, column, columns;
+    const C* x;
+    std::int64_t x_row;
+    C* sums;
+    std::int64_t sums_row;
+};
+
+/// Adds x · B for a factor in memory, whose rows or columns are contiguous; false for another.
+template <class C, class S>
+bool add_in_place(const FewRows<C>& of, const MatrixView<S>& b) {
+    const bool is_by_rows = b.column_stride == 1;
+    if (b.data == nullptr || !(is_by_rows || b.row_stride == 1)) {
+        return false;
+    }
+    if (is_by_rows) {
+        simd::run_for_isa<AddRows>(of.rows, of.k, of.columns, of.x, of.x_row, b.data + of.column, b.row_stride, of.sums,
+                                   of.sums_row);
+    } else {
+        simd::run_for_isa<AddColumns>(of.rows, of.k, of.columns, of.x, of.x_row, b.data + of.column * b.column_stride,
+                                      b.column_stride, of.sums, of.sums_row);
+    }
+    return true;
+}
+
+/// Adds x · B for any factor, a part of which goes through `scratch`, converted, at a time: `room` numbers, or a
+/// column.
+template <class C, class T, class S>
+void add_converted(const FewRows<C>& of, const MatrixOperand<T, Cpu>& b, S* scratch, std::int64_t room) {
+    FewRows<C> part = of;
+    part.column = 0;
+    if (rows_are_contiguous(b)) {
+        for (std::int64_t i = 0, most = room / of.columns; i < of.k; i += most) {
+            part.k = std::min(most, of.k - i);
+            part.x = of.x + i;
+            read_block(b, i, part.k, of.column, of.columns, scratch, of.columns);
+            add_in_place(part, matrix(static_cast<const S*>(scratch), of.columns));
         }
-        if (is_by_rows) {
-            simd::run_for_isa<AddRows>(rows, k, columns, x, x_row, view.data + column, view.row_stride, sums, sums_row);
-        } else {
-            simd::run_for_isa<AddColumns>(rows, k, columns, x, x_row, view.data + column * view.column_stride,
-                                          view.column_stride, sums, sums_row);
-        }
-        return true;
-    };
-    if (add_in_place(b.values) || add_in_place(b.parameters)) {
         return;
     }
-    if (rows_are_contiguous(b)) {
-        const std::int64_t most = room / columns;
-        for (std::int64_t i = 0; i < k; i += most) {
-            const std::int64_t steps = std::min(most, k - i);
-            read_block(b, i, steps, column, columns, scratch, columns);
-            simd::run_for_isa<AddRows>(rows, steps, columns, x + i, x_row, static_cast<const C*>(scratch), columns,
-                                       sums, sums_row);
-        }
-    } else {
-        const std::int64_t most = std::max<std::int64_t>(1, room / k);
-        for (std::int64_t c = 0; c < columns; c += most) {
-            const std::int64_t count = std::min(most, columns - c);
-            read_columns(b, 0, k, column + c, count, scratch, k);
-            simd::run_for_isa<AddColumns>(rows, k, count, x, x_row, static_cast<const C*>(scratch), k, sums + c,
-                                          sums_row);
-        }
+    for (std::int64_t c = 0, most = std::max<std::int64_t>(1, room / of.k); c < of.columns; c += most) {
+        part.columns = std::min(most, of.columns - c);
+        part.sums = of.sums + c;
+        read_columns(b, 0, of.k, of.column + c, part.columns, scratch, of.k);
+        add_in_place(part, matrix(static_cast<const S*>(scratch), of.k).transposed());
     }
 }
 
@@ -239,6 +244,8 @@ void multiply_few_rows(std::int64_t m, std::int64_t n, std::span<const MatmulSeg
         }
         before += segment.k;
     }
+    // Where more rows would be multiplied as pairs of bf16, wider numbers are rounded to what is multiplied there.
+    const bool rounds = MatmulTile::of<T>(simd::active_isa()).kind == Packed::bf16_pairs;
     // A task has as many columns as the cache holds sums of, but each thread has one, if not a small one.
     const std::int64_t share = (n + num_threads() - 1) / num_threads(), least = 65536 / std::max<std::int64_t>(k, 1);
     const std::int64_t grain = std::min(whole(std::max(share, least)), room / m / lanes * lanes);
@@ -251,12 +258,19 @@ void multiply_few_rows(std::int64_t m, std::int64_t n, std::span<const MatmulSeg
         for (std::int64_t r = 0; !initial.empty() && r < m; ++r) {
             std::copy_n(initial.data() + r * n + begin, columns, sums + r * sums_row);
         }
-        const C* values = x;
+        FewRows<C> of{m, 0, begin, columns, x, k, sums, sums_row};
         for (const MatmulSegment<T, Cpu>& segment : segments) {
-            add_products_of(segment.b, m, segment.k, begin, columns, values, k, sums, sums_row, scratch, room);
-            values += segment.k;
+            of.k = segment.k;
+            const bool is_added =
+                add_in_place(of, segment.b.values) || (!rounds && add_in_place(of, segment.b.parameters));
+            if (!is_added && rounds) {
+                add_converted(of, segment.b, reinterpret_cast<T*>(scratch), room);
+            } else if (!is_added) {
+                add_converted(of, segment.b, scratch, room);
+            }
+            of.x += segment.k;
         }
-        simd::run_for_isa<FinishRows>(epilogue, m, static_cast<const C*>(sums), sums_row, columns, begin, n, out);
+        finish_sums(epilogue, m, sums, sums_row, static_cast<int>(columns), begin, begin, n, out);
     });
 }
 

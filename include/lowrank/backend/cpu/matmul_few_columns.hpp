@@ -1,4 +1,4 @@
-// Products of few columns or few rows on the host: packing one of the factors would take as long as multiplying.
+// Products of few columns on the host: packing the left factor would take as long as multiplying.
 #pragma once
 
 #include <algorithm>
@@ -12,18 +12,17 @@
 
 namespace lowrank::detail {
 
-/// Some rows of a product of so few columns that B is one panel, packed by the caller: the left factor is read where it
-/// lies, because packing it would take as long.
+/// The sums of some rows of a product of so few columns that B is one panel, packed by the caller: the left factor is
+/// read where it lies, because packing it would take as long. Rows of sums are a panel apart.
 struct MultiplyNarrow {
     template <int Width, class T, class Out>
     LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t begin, std::int64_t end,
-                                   const T* packed_b, std::int64_t b_stride) {
+                                   const T* packed_b, std::int64_t b_stride, T* sums) {
         constexpr int lanes = tile_lanes<T>(Width), panel = tile_vectors_of(Width) * lanes;
         constexpr int tile_rows = tile_rows_of(Width);
         const int width = static_cast<int>(problem.n);
-        for (std::int64_t row = begin; row < end; row += tile_rows) {
+        for (std::int64_t row = begin; row < end; row += tile_rows, sums += tile_rows * panel) {
             const std::int64_t count = std::min<std::int64_t>(tile_rows, end - row);
-            T sums[tile_rows * panel];
             std::fill(sums, sums + count * panel, T(0));
             std::int64_t before = -problem.first; // as for_steps, whose lambda would lack this instruction set
             for (const MatmulSegment<T, Cpu>& segment : problem.segments) {
@@ -36,7 +35,6 @@ struct MultiplyNarrow {
                 }
                 before += segment.k;
             }
-            finish_rows<lanes>(problem.epilogue, count, sums, panel, width, 0, row * problem.n, problem.n, problem.out);
         }
     }
 };
@@ -49,8 +47,13 @@ void multiply_narrow(const MatmulTasks<T, Out>& problem) {
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(problem.k * b_stride) * sizeof(T));
     T* packed_b = static_cast<T*>(memory.mutable_data());
     problem.pack(0, problem.k, 0, problem.n, b_stride, packed_b);
-    parallel_chunks(problem.m, 8 * problem.blocks.tile_rows, [&](std::int64_t begin, std::int64_t end) {
-        simd::run_for_isa<MultiplyNarrow>(problem, begin, end, packed_b, b_stride);
+    const std::int64_t panel = problem.blocks.panel, rows = 8 * problem.blocks.tile_rows;
+    parallel_chunks(problem.m, rows, [&](std::int64_t begin, std::int64_t end) {
+        auto scratch = Storage<Cpu>::allocate(static_cast<std::size_t>(rows * panel) * sizeof(T));
+        T* sums = static_cast<T*>(scratch.mutable_data());
+        simd::run_for_isa<MultiplyNarrow>(problem, begin, end, packed_b, b_stride, sums);
+        finish_sums(problem.epilogue, end - begin, sums, panel, static_cast<int>(problem.n), 0, begin * problem.n,
+                    problem.n, problem.out);
     });
 }
 

@@ -37,10 +37,11 @@ int quantize_program(const Options& options) {
     if (options.model.threads > 0) {
         set_num_threads(options.model.threads);
     }
+    const bool is_bf16 = options.dtype == "bfloat16";
     LoadOptions load;
     load.nf4 = Nf4Options{.double_quantization = options.double_quantization};
     if (!options.dtype.empty()) {
-        load.nf4->type = options.dtype == "bfloat16" ? DType::bf16 : DType::f32;
+        load.nf4->type = is_bf16 ? DType::bf16 : DType::f32;
     }
     examples::Model model = load_gpt2<float>(options.model.model, load);
     if (model.config.document.contains("quantization_config")) {
@@ -59,7 +60,6 @@ int quantize_program(const Options& options) {
         }
     });
     AtomicDirectory output(options.output);
-    const bool is_bf16 = options.dtype == "bfloat16";
     if (is_bf16) {
         store_as<bf16>(model);
     } else if (!options.dtype.empty()) {

@@ -94,27 +94,6 @@ X column_norms(const std::vector<double>& table) {
     return X::from(norms, {width});
 }
 
-double contracted(const X& y, const X& w) {
-    return sum(y.detach() * w).item();
-}
-
-/// The gradient of Σ f()·w with respect to a leaf, by central differences: its values are moved in place.
-template <class F>
-X numeric_gradient(X values, const X& w, const F& f) {
-    const NoGrad no_grad;
-    constexpr double h = 1e-5;
-    std::vector<double> gradient;
-    for (std::int64_t i = 0; i < values.numel(); ++i) {
-        const double at = values.data()[i];
-        values.mutable_data()[i] = at + h;
-        const double up = contracted(f(), w);
-        values.mutable_data()[i] = at - h;
-        gradient.push_back((up - contracted(f(), w)) / (2 * h));
-        values.mutable_data()[i] = at;
-    }
-    return X::from(gradient, values.shape());
-}
-
 const Ids ids = Ids::from(std::vector<std::int32_t>{3, 0, 3, 10, 7, 1, 3, 9}, {2, 4}); // 3 comes three times
 
 } // namespace

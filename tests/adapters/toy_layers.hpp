@@ -144,4 +144,30 @@ inline std::vector<double> naive_norms(const Layer& layer, double s) {
     return norms;
 }
 
+/// Σ y·w.
+inline double contracted(const X& y, const X& w) {
+    double total = 0;
+    for (std::int64_t i = 0; i < y.numel(); ++i) {
+        total += y.data()[i] * w.data()[i];
+    }
+    return total;
+}
+
+/// The gradient of Σ f()·w with respect to a leaf, by central differences: its values are moved in place.
+template <class F>
+X numeric_gradient(X values, const X& w, const F& f) {
+    const NoGrad no_grad;
+    constexpr double h = 1e-5;
+    std::vector<double> gradient;
+    for (std::int64_t i = 0; i < values.numel(); ++i) {
+        const double at = values.data()[i];
+        values.mutable_data()[i] = at + h;
+        const double up = contracted(f(), w);
+        values.mutable_data()[i] = at - h;
+        gradient.push_back((up - contracted(f(), w)) / (2 * h));
+        values.mutable_data()[i] = at;
+    }
+    return X::from(gradient, values.shape());
+}
+
 } // namespace lowrank::testing

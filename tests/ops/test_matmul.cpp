@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "lowrank/autograd/gradient_check.hpp"
@@ -86,6 +88,66 @@ TEST_CASE("sizes around every edge of the blocks") {
                 }
             }
         }
+    }
+}
+
+TEST_CASE("products of float have float's precision, also where bf16 forms them") {
+    Rng rng(6);
+    const auto spread = [&](const Shape& shape) { // over 13 powers of ten, side by side
+        std::vector<float> values(static_cast<std::size_t>(numel(shape)));
+        for (float& value : values) {
+            value = static_cast<float>((2 * rng.uniform() - 1) * std::exp2(40 * rng.uniform() - 20));
+        }
+        return Tensor<float>::from(values, shape);
+    };
+    for (const auto& [a, b] : {std::pair(spread({41, 777}), spread({777, 71})),
+                               std::pair(transpose(spread({777, 41}), 0, 1), transpose(spread({71, 777}), 0, 1))}) {
+        const auto expected = naive(a, b), size = naive(size_of_each(a), size_of_each(b));
+        const auto y = matmul(a, b).to_vector();
+        double worst = 0;
+        for (std::size_t i = 0; i < y.size(); ++i) {
+            worst = std::max(worst, std::abs(y[i] - expected[i]) / size[i]);
+        }
+        CHECK(worst < 1.2e-6);
+    }
+}
+
+TEST_CASE("every float keeps its bits in a product with a power of two") {
+    constexpr std::int64_t n = 64;
+    Rng rng(7);
+    const std::vector<float> special{std::numeric_limits<float>::max(),
+                                     std::numeric_limits<float>::lowest(),
+                                     0x1.ffp127f,
+                                     0x1p-100f,
+                                     0x1.fffffep-101f,
+                                     -0.0f,
+                                     1 + 0x1p-23f,
+                                     0x1.00ff01p0f,
+                                     0x1.017fffp0f};
+    std::vector<float> diagonal(n);
+    for (float& value : diagonal) {
+        value = static_cast<float>((2 * rng.uniform() - 1) * std::exp2(200 * rng.uniform() - 100));
+    }
+    std::copy(special.begin(), special.end(), diagonal.begin());
+    std::copy(special.begin(), special.end(), diagonal.begin() + 16); // the other half of their chunk's pairs
+    std::vector<float> a(n * n), b(n * n);
+    for (std::size_t i = 0; i < n; ++i) {
+        a[i * n + i] = diagonal[i];
+        b[i * n + (i + 5) % n] = 0.5f;
+    }
+    const auto left = Tensor<float>::from(a, {n, n}), right = Tensor<float>::from(b, {n, n});
+    const auto y = matmul(left, right).to_vector(), z = matmul(right, left).to_vector();
+    for (std::size_t i = 0; i < n; ++i) {
+        CHECK(y[i * n + (i + 5) % n] == 0.5f * diagonal[i]);
+        CHECK(z[i * n + (i + 5) % n] == 0.5f * diagonal[(i + 5) % n]);
+    }
+    CHECK(std::count(y.begin(), y.end(), 0.0f) == n * n - n + 2);
+
+    for (const float odd : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+        a[3 * n + 3] = odd;
+        const auto rows = matmul(Tensor<float>::from(a, {n, n}), right).to_vector();
+        CHECK(!std::isfinite(rows[3 * n + 8]));
+        CHECK(std::all_of(rows.begin(), rows.begin() + 3 * n, [](float value) { return std::isfinite(value); }));
     }
 }
 

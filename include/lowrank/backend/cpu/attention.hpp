@@ -371,9 +371,9 @@ AttentionProblem<T> attention_problem(const AttentionSizes& sizes, const T* q, c
 template <class T, class Visit>
 void with_attention_factors(const Visit& visit) {
 #if defined(__x86_64__)
-    if constexpr (std::same_as<T, bf16>) {
+    if constexpr (std::same_as<compute_t<T>, float>) {
         if (simd::active_isa() == simd::Isa::amx_bf16) {
-            visit.template operator()<AttentionPairs>();
+            visit.template operator()<AttentionPairs<std::same_as<T, bf16> ? 1 : 3>>();
             return;
         }
     }

@@ -1,4 +1,4 @@
-// The factors of attention's products on the host: as they were gathered, or rounded to bf16 for processors with AMX.
+// The factors of attention's products on the host: as they were gathered, or as bf16 for processors with AMX.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 
 #include "lowrank/backend/cpu/attention_tile.hpp"
 #include "lowrank/backend/cpu/bf16_pairs.hpp"
+#include "lowrank/backend/cpu/bf16x3.hpp"
 #include "lowrank/backend/cpu/matmul_amx.hpp"
 #include "lowrank/core/storage.hpp"
 #include "lowrank/tensor/copy_block.hpp"
@@ -94,30 +95,35 @@ struct RoundToPairs {
     }
 };
 
-/// From pairs of bf16, by AMX. All sizes are rounded up to those of its registers.
+/// From pairs of bf16, by AMX: of the numbers rounded, or with three parts of all their bits (bf16x3.hpp). All sizes
+/// are rounded up to those of its registers.
+template <int Parts>
 struct AttentionPairs {
     static constexpr bool reads_in_place = false;
     AmxRegisters registers; ///< while the products are formed
 
-    /// A power of two, which bf16 is multiplied by without rounding.
+    /// Of rounded numbers a power of two, which they are multiplied by without rounding again.
     static float scale_of_queries(float scale) {
-        return scale == 0.0f ? 1.0f : std::exp2(std::round(std::log2(std::abs(scale))));
+        return Parts == 3 ? scale : scale == 0.0f ? 1.0f : std::exp2(std::round(std::log2(std::abs(scale))));
     }
     static constexpr int padded(int columns) { return (columns + amx_tile - 1) / amx_tile * amx_tile; }
-    static constexpr std::int64_t left_room(int rows, int k) { return padded(rows) * padded(k) / 2; }
-    static constexpr std::int64_t right_room(int k, int columns) { return padded(k) / 2 * padded(columns); }
+    static constexpr std::int64_t left_room(int rows, int k) { return padded(rows) * left_row(k); }
+    static constexpr std::int64_t right_room(int k, int columns) { return left_row(k) * padded(columns); }
 
     static AttentionLeft<float> rows(int rows, int k, const float* from, int from_row, float* memory) {
-        copy_block(rows, k, from, from_row, reinterpret_cast<bf16*>(memory), padded(k), 1);
-        return filled(rows, k, memory);
+        return left(rows, k, MatrixView<float>(from, from_row, 1), memory);
     }
     static AttentionLeft<float> columns(int rows, int k, const float* from, int from_row, float* memory) {
-        copy_block(k, rows, from, from_row, reinterpret_cast<bf16*>(memory), 1, padded(k));
-        return filled(rows, k, memory);
+        return left(rows, k, MatrixView<float>(from, 1, from_row), memory);
     }
     /// All from_row columns, of which there are padded ones.
     static AttentionRight<float> right(int k, const float* from, int from_row, float* memory) {
-        simd::run_for_isa<RoundToPairs>(padded(k) / 2, k, from_row, from, from_row, memory);
+        if constexpr (Parts == 3) {
+            simd::run_for_isa<SplitRows>(std::int64_t(k), std::int64_t(from_row), from, std::int64_t(from_row), 1.0f,
+                                         memory, std::int64_t(from_row), std::int64_t(0));
+        } else {
+            simd::run_for_isa<RoundToPairs>(padded(k) / 2, k, from_row, from, from_row, memory);
+        }
         return {memory, from_row};
     }
 
@@ -125,22 +131,30 @@ struct AttentionPairs {
                          int c_row, bool accumulate) {
         for (int i = 0; i < m; i += amx_tile) {
             for (int j = 0; j < n; j += amx_tile) {
-                multiply_amx_tile(m - i, n - j, a.values + i * a.row, a.row, b.values + j, b.row, c + i * c_row + j,
-                                  c_row, padded(k) / 2, accumulate);
+                multiply_amx_tile<Parts>(m - i, n - j, a.values + i * a.row, a.row, b.values + j, b.row,
+                                         c + i * c_row + j, c_row, padded(k) / 2, accumulate);
             }
         }
     }
 
   private:
-    /// Zeros behind each row's k numbers, and in the rows that there are not: their sums may be somebody's.
-    static AttentionLeft<float> filled(int rows, int k, float* memory) {
-        const int row = padded(k);
-        auto* to = reinterpret_cast<bf16*>(memory);
-        for (int r = 0; k < row && r < rows; ++r) {
-            std::fill(to + r * row + k, to + (r + 1) * row, bf16());
+    /// Numbers of 32 bits in a packed row of a left factor.
+    static constexpr int left_row(int k) { return padded(k) / 2 * Parts; }
+
+    /// With zeros behind each row's k numbers, and in the rows that there are not: their sums may be somebody's.
+    static AttentionLeft<float> left(int rows, int k, const MatrixView<float>& from, float* memory) {
+        const int row = left_row(k);
+        if constexpr (Parts == 3) {
+            read_bf16x3_rows(from, 0, rows, 0, k, memory, row);
+        } else {
+            auto* to = reinterpret_cast<bf16*>(memory);
+            read_block(from, 0, rows, 0, k, to, 2 * row);
+            for (int r = 0; k < 2 * row && r < rows; ++r) {
+                std::fill(to + r * 2 * row + k, to + (r + 1) * 2 * row, bf16());
+            }
         }
-        std::fill(to + rows * row, to + padded(rows) * row, bf16());
-        return {memory, row / 2, 1};
+        std::fill(memory + rows * row, memory + padded(rows) * row, 0.0f);
+        return {memory, row, 1};
     }
 };
 

@@ -92,15 +92,16 @@ struct MultiplyBlock {
         const std::int64_t columns = std::min(blocks.group, problem.n - column0);
         const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
         const bool is_single = problem.k <= blocks.k; // then each strip's sums can use the same memory
+        const std::int64_t parts = problem.tile.parts();
         for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
             const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
-            const std::int64_t tiles = panels * MatmulBlocks::pieces(end - r0, tile_rows);
+            const std::int64_t strips = MatmulBlocks::pieces(end - r0, tile_rows), tiles = panels * strips;
             ResultAhead<Out> result(problem.out + (row0 + r0) * problem.n + column0, problem.n, end - r0, columns,
                                     tiles * (problem.k == 0 ? 1 : MatmulBlocks::pieces(problem.k, blocks.k)));
             std::int64_t k0 = 0;
             do { // once without any k, too: the empty sum
                 const std::int64_t k = std::min(blocks.k, problem.k - k0);
-                C* block = packed_b + (blocks.keeps_b ? k0 * panels * panel : 0);
+                C* block = packed_b + (blocks.keeps_b ? k0 * parts * panels * panel : 0);
                 if (r0 == 0) {
                     problem.pack(k0, k, column0, columns, panel, block);
                 }
@@ -108,7 +109,8 @@ struct MultiplyBlock {
                 const std::int64_t ahead_column = r0 != 0 ? problem.n : is_last ? next_column : column0;
                 BlockAhead ahead(problem, is_last ? 0 : k0 + k, ahead_column, tiles);
                 for (std::int64_t p = 0; p < columns; p += panel) {
-                    const C* b = block + p * k;
+                    const C* b = block + p * k * parts;
+                    const C* next_panel = p + panel < columns ? b + panel * k * parts : nullptr;
                     const int width = static_cast<int>(std::min<std::int64_t>(panel, columns - p));
                     for (std::int64_t r = r0; r < end; r += tile_rows) {
                         ahead.fetch();
@@ -116,7 +118,8 @@ struct MultiplyBlock {
                         const C* a = problem.a.from(row0 + r, k0);
                         C* c = sums + (is_single ? 0 : p * blocks.cached_rows + (r - r0) * panel);
                         const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
-                        multiply<Width>(problem, width, count, a, b, c, k, k0 != 0);
+                        multiply<Width>(problem, width, count, a, b, c, k, k0 != 0,
+                                        {next_panel, (r - r0) / tile_rows, strips});
                         if (is_last) {
                             finish_sums(problem.epilogue, count, c, panel, width, column0 + p,
                                         (row0 + r) * problem.n + column0 + p, problem.n, problem.out);
@@ -129,17 +132,33 @@ struct MultiplyBlock {
     }
 
   private:
+    /// The panel behind the one that is multiplied, if there is one, of which each strip of rows fetches its share.
+    template <class C>
+    struct NextPanel {
+        const C* values;
+        std::int64_t strip, strips;
+    };
+
     /// One strip by one panel.
     template <int Width, class T, class Out, class C>
     LOWRANK_INLINE static void multiply(const MatmulTasks<T, Out>& problem, int width, std::int64_t count, const C* a,
-                                        const C* b, C* c, std::int64_t k, bool adds) {
+                                        const C* b, C* c, std::int64_t k, bool adds,
+                                        [[maybe_unused]] const NextPanel<C>& next) {
         const std::int64_t panel = problem.blocks.panel;
 #if defined(__x86_64__)
-        if constexpr (std::same_as<T, bf16> && Width == 16) {
+        if constexpr (std::same_as<C, float> && Width == 16) {
             if (problem.tile.is_amx) {
-                multiply_amx_tile(count, width, a, problem.a.row, b, panel, c, panel, k, adds);
+                constexpr int parts = std::same_as<T, float> ? 3 : 1;
+                AmxAhead ahead;
+                if (parts == 3 && next.values != nullptr) { // panels of one part stay in the first-level cache
+                    ahead.lines = MatmulBlocks::pieces(panel * parts, next.strips); // a line is 16 steps of a column
+                    ahead.next = next.values + next.strip * ahead.lines * k;
+                }
+                multiply_amx_tile<parts>(count, width, a, problem.a.row, b, panel, c, panel, k, adds, ahead);
                 return;
             }
+        }
+        if constexpr (std::same_as<T, bf16> && Width == 16) {
             if (problem.tile.kind == Packed::bf16_pairs) {
                 multiply_columns<C, Width, Packed::bf16_pairs>(width, count, a, problem.a.row, problem.a.step, b, panel,
                                                                c, k, adds);
@@ -156,22 +175,14 @@ template <class T, class Out>
 void multiply(MatmulTasks<T, Out> problem) {
     using C = compute_t<T>;
     const MatmulBlocks& blocks = problem.blocks;
-    if constexpr (std::same_as<T, C>) {
-        const auto has_contiguous_rows = [](const auto& segment) { return segment.a.column_stride == 1; };
-        if (problem.n <= blocks.panel &&
-            std::all_of(problem.segments.begin(), problem.segments.end(), has_contiguous_rows)) {
-            multiply_narrow(problem);
-            return;
-        }
-    }
     const std::int64_t padded = MatmulBlocks::pieces(problem.m, blocks.tile_rows) * blocks.tile_rows;
-    const bool is_paired = problem.tile.kind == Packed::bf16_pairs;
-    const std::int64_t stride = is_paired ? pair_row(problem.k) : problem.k;
+    const bool is_paired = problem.tile.kind != Packed::values;
+    const std::int64_t parts = problem.tile.parts(), stride = is_paired ? pair_row(parts * problem.k) : problem.k;
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * stride) * sizeof(C));
     C* packed_a = static_cast<C*>(memory.mutable_data());
-    problem.a =
-        is_paired ? PackedRows<C>{packed_a, stride, stride, 1} : PackedRows<C>{packed_a, stride, 1, blocks.tile_rows};
-    if constexpr (std::same_as<T, bf16>) {
+    problem.a = is_paired ? PackedRows<C>{packed_a, stride, stride, parts}
+                          : PackedRows<C>{packed_a, stride, 1, blocks.tile_rows};
+    if constexpr (std::same_as<C, float>) {
         is_paired ? pack_pairs(problem, stride, packed_a) : pack_strips(problem, packed_a);
     } else {
         pack_strips(problem, packed_a);
@@ -179,7 +190,7 @@ void multiply(MatmulTasks<T, Out> problem) {
     const std::int64_t row_blocks = MatmulBlocks::pieces(problem.m, blocks.rows);
     const std::int64_t groups = MatmulBlocks::pieces(problem.n, blocks.group);
     const std::int64_t sums_of_task = (problem.k <= blocks.k ? blocks.tile_rows : blocks.cached_rows) * blocks.group;
-    const std::int64_t packed_b_of_task = (blocks.keeps_b ? problem.k : blocks.k) * blocks.group;
+    const std::int64_t packed_b_of_task = (blocks.keeps_b ? problem.k : blocks.k) * parts * blocks.group;
     parallel_for(row_blocks * groups, [&](std::int64_t task) {
         const std::int64_t next = task + num_threads(); // of this thread, when all tasks take the same time
         auto scratch = Storage<Cpu>::allocate(static_cast<std::size_t>(sums_of_task + packed_b_of_task) * sizeof(C));
@@ -210,7 +221,9 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
         detail::multiply_few_rows<T, Out>(m, n, segments, out, epilogue);
         return;
     }
-    const auto tile = detail::MatmulTile::of<T>(simd::active_isa());
+    const bool is_narrow = detail::is_narrow(n, segments);
+    const auto tile = is_narrow ? detail::MatmulTile::of_values<C>(simd::active_isa())
+                                : detail::MatmulTile::of<T>(simd::active_isa());
     std::int64_t k = 0; // steps
     for (const MatmulSegment<T, Cpu>& segment : segments) {
         k += tile.steps_of(segment.k);
@@ -226,7 +239,12 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     do { // once without any k, too
         const std::int64_t steps = std::min(step, k - first);
         const auto blocks = detail::MatmulBlocks::of(tile, m, n, steps);
-        detail::multiply(detail::MatmulTasks<T, Out>{m, n, first, steps, segments, tile, blocks, {}, out, e});
+        const detail::MatmulTasks<T, Out> problem{m, n, first, steps, segments, tile, blocks, {}, out, e};
+        if constexpr (std::same_as<T, C>) {
+            is_narrow ? detail::multiply_narrow(problem) : detail::multiply(problem);
+        } else {
+            detail::multiply(problem);
+        }
         e.accumulate = true;
         first += steps;
     } while (first < k);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "lowrank/simd/dispatch.hpp"
+#include "lowrank/simd/vec.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -34,58 +35,139 @@ class AmxRegisters {
     AmxRegisters& operator=(const AmxRegisters&) = delete;
 };
 
-/// c[32, 32] (+)= a·b for pairs of bf16: k steps, a multiple of 16. Rows of a, b and c are so many numbers of 32 bits
-/// apart. The lower 16 rows, and so the right 16 columns, are left alone where there are no more than 16 `rows`, and
-/// `columns`; the others are computed all. Subnormal numbers count as zero.
-LOWRANK_TARGET_AMX_BF16 __attribute__((noinline)) inline void
-multiply_amx_tile(std::int64_t rows, std::int64_t columns, const float* a, std::int64_t a_row, const float* b,
-                  std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t k, bool accumulate) {
-    const bool two_rows = rows > 16, two_columns = columns > 16;
-    const auto a_bytes = static_cast<std::size_t>(4 * a_row), b_bytes = static_cast<std::size_t>(4 * b_row),
-               c_bytes = static_cast<std::size_t>(4 * c_row);
-    float *right = c + 16, *lower = c + 16 * c_row, *lower_right = lower + 16;
-    if (accumulate) {
-        _tile_loadd(0, c, c_bytes);
-        if (two_columns) {
-            _tile_loadd(1, right, c_bytes);
+/// Memory that will be read soon: while a tile is multiplied, the caches are asked for so many lines of it for each 16
+/// steps of k.
+struct AmxAhead {
+    const float* next = nullptr;
+    std::int64_t lines = 0;
+
+    LOWRANK_INLINE void fetch(std::int64_t count) {
+        for (const float* end = next + 16 * count; next != end; next += 16) {
+            __builtin_prefetch(next);
         }
-        if (two_rows) {
-            _tile_loadd(2, lower, c_bytes);
-            if (two_columns) {
-                _tile_loadd(3, lower_right, c_bytes);
-            }
-        }
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
     }
-    for (std::int64_t i = 0; i < k; i += 16) {
-        _tile_loadd(4, a + i, a_bytes);
-        _tile_loadd(6, b + i * b_row, b_bytes);
+};
+
+/// One or two registers of rows by one or two of columns. Registers 0 to 3 are the sums, 4 and 5 rows of the left
+/// factor, 6 and 7 columns of the right one. Distances of rows are in bytes.
+template <bool TwoRows, bool TwoColumns>
+struct AmxTile {
+    std::size_t a_row, b_row, c_row;
+
+    LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void load_sums(const float* c, const float* lower) const {
+        _tile_loadd(0, c, c_row);
+        if constexpr (TwoColumns) {
+            _tile_loadd(1, c + 16, c_row);
+        }
+        if constexpr (TwoRows) {
+            _tile_loadd(2, lower, c_row);
+        }
+        if constexpr (TwoRows && TwoColumns) {
+            _tile_loadd(3, lower + 16, c_row);
+        }
+    }
+    LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void store_sums(float* c, float* lower) const {
+        _tile_stored(0, c, c_row);
+        if constexpr (TwoColumns) {
+            _tile_stored(1, c + 16, c_row);
+        }
+        if constexpr (TwoRows) {
+            _tile_stored(2, lower, c_row);
+        }
+        if constexpr (TwoRows && TwoColumns) {
+            _tile_stored(3, lower + 16, c_row);
+        }
+    }
+    LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void load_left(const float* a) const {
+        _tile_loadd(4, a, a_row);
+        if constexpr (TwoRows) {
+            _tile_loadd(5, a + 4 * a_row, a_row); // 16 rows of numbers of 4 bytes
+        }
+    }
+    LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void load_right(const float* b) const {
+        _tile_loadd(6, b, b_row);
+        if constexpr (TwoColumns) {
+            _tile_loadd(7, b + 16, b_row);
+        }
+    }
+    LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void multiply() const {
         _tile_dpbf16ps(0, 4, 6);
-        if (two_columns) {
-            _tile_loadd(7, b + i * b_row + 16, b_bytes);
+        if constexpr (TwoColumns) {
             _tile_dpbf16ps(1, 4, 7);
         }
-        if (two_rows) {
-            _tile_loadd(5, a + i + 16 * a_row, a_bytes);
+        if constexpr (TwoRows) {
             _tile_dpbf16ps(2, 5, 6);
-            if (two_columns) {
-                _tile_dpbf16ps(3, 5, 7);
+        }
+        if constexpr (TwoRows && TwoColumns) {
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    /// 16 steps of k of fp32 numbers in three parts of a register each (bf16x3.hpp). Of the nine products, three are
+    /// below fp32's precision; the small ones come first, and each factor that is loaded serves two.
+    LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void multiply_parts(const float* a, const float* b, AmxAhead& ahead) const {
+        const std::int64_t lines = ahead.lines / 3, b_part = static_cast<std::int64_t>(4 * b_row);
+        load_left(a);
+        load_right(b + 2 * b_part);
+        multiply();
+        load_right(b + b_part);
+        multiply();
+        ahead.fetch(lines);
+        load_left(a + 16);
+        multiply();
+        load_right(b);
+        multiply();
+        ahead.fetch(lines);
+        load_left(a + 2 * 16);
+        multiply();
+        ahead.fetch(ahead.lines - 2 * lines);
+        load_left(a);
+        multiply();
+    }
+    template <int Parts>
+    LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void run(const float* a, const float* b, float* c, std::int64_t k,
+                                                    bool accumulate, AmxAhead ahead) const {
+        float* lower = c + 4 * c_row;
+        if (accumulate) {
+            load_sums(c, lower);
+        } else {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+        for (std::int64_t i = 0; i < k; i += 16, a += 16 * Parts, b += 4 * b_row * Parts) {
+            if constexpr (Parts == 3) {
+                multiply_parts(a, b, ahead);
+            } else {
+                load_left(a);
+                load_right(b);
+                multiply();
             }
         }
+        store_sums(c, lower);
     }
-    _tile_stored(0, c, c_bytes);
-    if (two_columns) {
-        _tile_stored(1, right, c_bytes);
-    }
-    if (two_rows) {
-        _tile_stored(2, lower, c_bytes);
-        if (two_columns) {
-            _tile_stored(3, lower_right, c_bytes);
-        }
+};
+
+/// c[32, 32] (+)= a·b for pairs of bf16, or with three parts for fp32 numbers split into them: k steps, a multiple of
+/// 16. Rows of a, b and c are so many numbers of 32 bits apart. The lower 16 rows, and so the right 16 columns, are
+/// left alone where there are no more than 16 `rows`, and `columns`; the others are computed all. Subnormal numbers
+/// count as zero.
+template <int Parts>
+LOWRANK_TARGET_AMX_BF16 __attribute__((noinline)) void
+multiply_amx_tile(std::int64_t rows, std::int64_t columns, const float* a, std::int64_t a_row, const float* b,
+                  std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t k, bool accumulate,
+                  const AmxAhead& ahead = {}) {
+    static_assert(Parts == 1 || Parts == 3);
+    const auto bytes = [](std::int64_t numbers) { return static_cast<std::size_t>(4 * numbers); };
+    const std::size_t a_bytes = bytes(a_row), b_bytes = bytes(b_row), c_bytes = bytes(c_row);
+    if (rows > 16 && columns > 16) {
+        AmxTile<true, true>{a_bytes, b_bytes, c_bytes}.run<Parts>(a, b, c, k, accumulate, ahead);
+    } else if (rows > 16) {
+        AmxTile<true, false>{a_bytes, b_bytes, c_bytes}.run<Parts>(a, b, c, k, accumulate, ahead);
+    } else if (columns > 16) {
+        AmxTile<false, true>{a_bytes, b_bytes, c_bytes}.run<Parts>(a, b, c, k, accumulate, ahead);
+    } else {
+        AmxTile<false, false>{a_bytes, b_bytes, c_bytes}.run<Parts>(a, b, c, k, accumulate, ahead);
     }
 }
 

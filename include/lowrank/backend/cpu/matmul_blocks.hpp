@@ -21,23 +21,33 @@ struct MatmulTile {
     Packed kind = Packed::values;
     bool is_amx = false;
 
+    /// The tile of values of C.
+    template <class C>
+    static MatmulTile of_values(simd::Isa isa) {
+        const int width = simd::width_of(isa);
+        return {.rows = tile_rows_of(width), .columns = tile_vectors_of(width) * tile_lanes<C>(width)};
+    }
+
+    /// The fastest tile for products of T.
     template <class T>
     static MatmulTile of(simd::Isa isa) {
         using C = compute_t<T>;
-        const int width = simd::width_of(isa);
-        MatmulTile tile{.rows = tile_rows_of(width), .columns = tile_vectors_of(width) * tile_lanes<C>(width)};
-        if constexpr (std::same_as<T, bf16>) {
-            tile.is_amx = isa == simd::Isa::amx_bf16;
-            if (tile.is_amx) {
-                tile.rows = amx_tile;
-                tile.columns = amx_tile;
-            }
-            if (tile.is_amx || (isa == simd::Isa::avx512_bf16 && simd::has_pairs<16>)) {
-                tile.kind = Packed::bf16_pairs;
-            }
+        MatmulTile tile = of_values<C>(isa);
+        tile.is_amx = std::same_as<C, float> && isa == simd::Isa::amx_bf16;
+        if (tile.is_amx) {
+            tile.rows = amx_tile;
+            tile.columns = amx_tile;
+        }
+        if (std::same_as<T, bf16> && (tile.is_amx || (isa == simd::Isa::avx512_bf16 && simd::has_pairs<16>))) {
+            tile.kind = Packed::bf16_pairs;
+        } else if (tile.is_amx) {
+            tile.kind = Packed::bf16x3;
         }
         return tile;
     }
+
+    /// Packed numbers that a step of k takes, for a row or a column.
+    std::int64_t parts() const { return kind == Packed::bf16x3 ? 3 : 1; }
 
     /// Steps of k that so many numbers make, and back: pairs come in whole chunks.
     std::int64_t steps_of(std::int64_t k) const {
@@ -61,9 +71,14 @@ struct MatmulBlocks {
     /// are to be three tasks for a thread, or where multiplying is so fast that packing counts more, just enough.
     static MatmulBlocks of(const MatmulTile& tile, std::int64_t m, std::int64_t n, std::int64_t k) {
         constexpr std::int64_t most_rows = 1152;
-        const std::int64_t most_k = tile.is_amx ? 144 : 272; // its panel and strip fill half of the first-level cache
+        // Its panel and strip fill half of the first-level cache; those of three parts have enough to compute to come
+        // from the second one.
+        const std::int64_t most_k = tile.kind == Packed::bf16x3 ? 400 : tile.is_amx ? 144 : 272;
         const std::int64_t least_strips = pieces(108, tile.rows),
-                           most_cached_strips = pieces(tile.is_amx ? 128 : 225, tile.rows);
+                           most_cached_strips = pieces(tile.kind == Packed::bf16x3 ? 256
+                                                       : tile.is_amx               ? 128
+                                                                                   : 225,
+                                                       tile.rows);
         MatmulBlocks blocks{
             .tile_rows = tile.rows, .panel = tile.columns, .group = (tile.is_amx ? 12 : 4) * tile.columns};
         const std::int64_t strips = pieces(m, blocks.tile_rows), groups = pieces(n, blocks.group);

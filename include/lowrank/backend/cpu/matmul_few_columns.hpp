@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
+#include <span>
 
 #include "lowrank/backend/cpu/matmul_epilogue.hpp"
 #include "lowrank/backend/cpu/matmul_tasks.hpp"
@@ -11,6 +13,13 @@
 #include "lowrank/simd/dispatch.hpp"
 
 namespace lowrank::detail {
+
+/// Whether a product has at most a panel's columns, and left factors of contiguous rows in the type of the sums.
+template <class T>
+bool is_narrow(std::int64_t n, std::span<const MatmulSegment<T, Cpu>> segments) {
+    return std::same_as<T, compute_t<T>> && n <= MatmulTile::of_values<compute_t<T>>(simd::active_isa()).columns &&
+           std::all_of(segments.begin(), segments.end(), [](const auto& s) { return s.a.column_stride == 1; });
+}
 
 /// The sums of some rows of a product of so few columns that B is one panel, packed by the caller: the left factor is
 /// read where it lies, because packing it would take as long. Rows of sums are a panel apart.
@@ -39,7 +48,7 @@ struct MultiplyNarrow {
     }
 };
 
-/// A product of at most a panel's columns, with left factors of contiguous rows in the type of the sums.
+/// A product that is narrow, with the tile of values.
 template <class T, class Out>
 void multiply_narrow(const MatmulTasks<T, Out>& problem) {
     const std::int64_t lanes = tile_lanes<T>(simd::width_of(simd::active_isa()));

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "lowrank/backend/cpu/bf16_pairs.hpp"
+#include "lowrank/backend/cpu/bf16x3.hpp"
 #include "lowrank/backend/cpu/matmul_blocks.hpp"
 #include "lowrank/backend/cpu/matrix_operand.hpp"
 #include "lowrank/core/parallel.hpp"
@@ -59,7 +60,14 @@ struct MatmulTasks {
               C* target) const {
         const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
         for_steps(k0, count, [&](const auto& segment, std::int64_t row, std::int64_t rows, std::int64_t before) {
-            C* part = target + before * panel;
+            C* part = target + before * tile.parts() * panel;
+            if constexpr (std::same_as<T, float>) {
+                if (tile.kind == Packed::bf16x3) {
+                    read_bf16x3(segment.b, 2 * row, std::min(2 * rows, segment.k - 2 * row), column, columns,
+                                segment.scale, part, panel, count * tile.parts() * panel);
+                    return;
+                }
+            }
             if constexpr (std::same_as<T, bf16>) {
                 if (tile.kind == Packed::bf16_pairs) {
                     read_pairs(segment.b, 2 * row, std::min(2 * rows, segment.k - 2 * row), column, columns, part,
@@ -112,17 +120,22 @@ void pack_strips(const MatmulTasks<T, Out>& problem, compute_t<T>* target) {
     });
 }
 
-/// Packs the rows of the left factors as pairs, `stride` to a row.
+/// Packs the rows of the left factors as pairs, `stride` numbers to a row.
 template <class T, class Out>
 void pack_pairs(const MatmulTasks<T, Out>& problem, std::int64_t stride, float* target) {
     const std::int64_t grain = std::max<std::int64_t>(1, 65536 / stride);
     parallel_chunks(problem.m, grain, [&](std::int64_t begin, std::int64_t end) {
         problem.for_steps(0, problem.k, [&](const auto& segment, std::int64_t k0, std::int64_t k, std::int64_t before) {
             const std::int64_t there = std::min(2 * k, segment.k - 2 * k0);
-            auto* part = reinterpret_cast<bf16*>(target + begin * stride + before);
-            read_block(segment.a, begin, end - begin, 2 * k0, there, part, 2 * stride);
-            for (std::int64_t r = 0; r < end - begin; ++r) {
-                std::fill(part + r * 2 * stride + there, part + r * 2 * stride + 2 * k, bf16());
+            float* numbers = target + begin * stride + before * problem.tile.parts();
+            if constexpr (std::same_as<T, float>) {
+                read_bf16x3_rows(segment.a, begin, end - begin, 2 * k0, there, numbers, stride);
+            } else {
+                auto* part = reinterpret_cast<bf16*>(numbers);
+                read_block(segment.a, begin, end - begin, 2 * k0, there, part, 2 * stride);
+                for (std::int64_t r = 0; r < end - begin; ++r) {
+                    std::fill(part + r * 2 * stride + there, part + r * 2 * stride + 2 * k, bf16());
+                }
             }
         });
     });

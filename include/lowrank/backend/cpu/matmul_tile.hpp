@@ -21,8 +21,9 @@ constexpr int tile_vectors_of(int width) {
     return width == 16 ? 3 : 2;
 }
 
-/// What the numbers of packed factors are: values, or pairs of bf16 that are neighbours in k.
-enum class Packed { values, bf16_pairs };
+/// What the numbers of packed factors are: values; pairs of bf16 that are neighbours in k; or such pairs for each of
+/// the three bf16 whose sum is a float.
+enum class Packed { values, bf16_pairs, bf16x3 };
 
 /// sum += x·y, or the sum of a pair's products.
 template <Packed Kind, class V, class X>

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "lowrank/adapters/peft_files.hpp"
+#include "lowrank/adapters/initial_pissa.hpp"
 #include "lowrank/data/order.hpp"
 #include "lowrank/data/packing.hpp"
 #include "lowrank/io/atomic_directory.hpp"
@@ -42,8 +42,7 @@ void save_trained(Gpt2<T>& model, const AdapterConfig& config, const FinetuneOpt
         }
         save_gpt2(model, directory);
     } else {
-        const PlainLoraScope<T, Cpu> plain(model); // PiSSA and OLoRA for the untouched base
-        save_adapter<T, Cpu>(model, plain.empty() ? config : doubled_config(std::get<LoraConfig>(config)), directory);
+        save_plain_adapter<T, Cpu>(model, config, directory);
     }
     copy_text_files(options.model.model, directory);
     reader.save_template(directory);

@@ -167,9 +167,7 @@ class AdapterSet {
         require(name);
         const Alone alone(*this, name);
         const std::filesystem::path place = name == "default" ? directory : directory / name;
-        const PlainLoraScope<T, D> plain(model_);
-        const AdapterConfig& config = configs_.at(name);
-        save_adapter<T, D>(model_, plain.empty() ? config : doubled_config(std::get<LoraConfig>(config)), place);
+        save_plain_adapter<T, D>(model_, configs_.at(name), place);
         return place;
     }
 

@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "lowrank/adapters/attach.hpp"
+#include "lowrank/adapters/peft_files.hpp"
 #include "lowrank/adapters/shifted_lora.hpp"
 #include "lowrank/adapters/svd.hpp"
 
@@ -65,9 +68,8 @@ inline LoraConfig drawn_start(LoraConfig config) {
 } // namespace detail
 
 /// attach_adapter for a config whose factors start as pissa or olora; their embeddings start as others do. The base
-/// stays what it is, see ShiftedLora; as plain LoRA of twice the rank the adapters are saved in a PlainLoraScope, with
-/// doubled_config. Returns the paths of the adapted layers. Throws as attach_adapter, and ShapeError for a rank that a
-/// layer cannot have.
+/// stays what it is, see ShiftedLora, and save_plain_adapter writes them for it. Returns the paths of the adapted
+/// layers. Throws as attach_adapter, and ShapeError for a rank that a layer cannot have.
 template <class T, DeviceTag D, Module M>
 std::vector<std::string> attach_from_base(M& model, const LoraConfig& config, std::uint64_t seed) {
     using C = compute_t<T>;
@@ -103,6 +105,14 @@ inline LoraConfig doubled_config(LoraConfig config) {
     }
     config.init_lora_weights = LoraInit::kaiming;
     return config;
+}
+
+/// save_adapter, and where the adapters started as PiSSA or OLoRA, they are written as plain LoRA of twice the rank,
+/// for the base as it was. Throws as save_adapter.
+template <class T, DeviceTag D, Module M>
+void save_plain_adapter(M& model, const AdapterConfig& config, const std::filesystem::path& directory) {
+    const PlainLoraScope<T, D> plain(model);
+    save_adapter<T, D>(model, plain.empty() ? config : doubled_config(std::get<LoraConfig>(config)), directory);
 }
 
 } // namespace lowrank

@@ -55,17 +55,15 @@ void check_linear(const Tensor<T, D>& x, const WeightSlot<compute_t<T>, D>& weig
         throw ShapeError(concat("linear: residual: found shape ", epilogue.residual.shape(), ", expected ", result));
     }
     for (const LowRankTerm<T, D>& term : terms) {
-        if (term.a.defined() && (term.t.defined() || term.b.rank() != 2 || term.b.size(0) != weight.out() ||
-                                 term.a.shape() != Shape{term.b.size(1), weight.in()})) {
-            throw ShapeError(concat("linear: low-rank term: A ", term.a.shape(), " and B ", term.b.shape(),
-                                    term.t.defined() ? " with t given too" : "", " do not fit [out, in] = [",
-                                    weight.out(), ", ", weight.in(), "]"));
-        }
+        const bool has_b = term.b.rank() == 2 && term.b.size(0) == weight.out();
         if (term.a.defined()) {
-            continue;
-        }
-        if (term.b.rank() != 2 || term.b.size(0) != weight.out() || term.t.rank() < 1 ||
-            term.t.size(-1) != term.b.size(1) || term.t.numel() * weight.in() != x.numel() * term.b.size(1)) {
+            if (!has_b || term.t.defined() || term.a.shape() != Shape{term.b.size(1), weight.in()}) {
+                throw ShapeError(concat("linear: low-rank term: A ", term.a.shape(), " and B ", term.b.shape(),
+                                        term.t.defined() ? " with t given too" : "", " do not fit [out, in] = [",
+                                        weight.out(), ", ", weight.in(), "]"));
+            }
+        } else if (!has_b || term.t.rank() < 1 || term.t.size(-1) != term.b.size(1) ||
+                   term.t.numel() * weight.in() != x.numel() * term.b.size(1)) {
             throw ShapeError(concat("linear: low-rank term: t ", term.t.shape(), " and B ", term.b.shape(),
                                     " do not fit input ", x.shape(), " and ", weight.out(), " outputs"));
         }
@@ -129,6 +127,63 @@ Tensor<compute_t<T>, D> weight_gradient(const WeightSlot<compute_t<T>, D>& weigh
                : product<C, T, D>(in, out, {{x.transposed(), {dy}, rows}}, {in, out});
 }
 
+/// What the gradients of a low-rank term need, t [rows, r] and B [out, r] with s, and A [r, in] where the term has it:
+/// dB = s·duᵀ·t, dt = s·du·B, dA = dtᵀ·x, and dt·A for x.
+template <class T, DeviceTag D>
+struct SavedTerm {
+    using C = compute_t<T>;
+    Edge<T, D> et;
+    Edge<C, D> ea, eb;
+    bool reaches_x;
+    Saved<T, D> t;
+    Saved<C, D> a, b;
+    Shape t_shape;
+    std::int64_t r;
+    C scale;
+
+    SavedTerm(const LowRankTerm<T, D>& term, bool x_is_wanted)
+        : et(edge(term.t)),
+          ea(edge(term.a)),
+          eb(edge(term.b)),
+          reaches_x(term.a.defined() && x_is_wanted),
+          t(save_if(eb, term.t)),
+          a(save_if(reaches_x, term.a)),
+          b(save_if(et || ea || reaches_x, term.b)),
+          t_shape(term.t.shape()),
+          r(term.b.size(1)),
+          scale(static_cast<C>(term.scale)) {}
+
+    bool is_wanted() const { return et || ea || eb; }
+
+    /// The long rows of du are read as they lie.
+    void add_db(std::int64_t rows, std::int64_t out, MatrixView<T> du) const {
+        if (eb) {
+            const Tensor<T, D> kept = t.get();
+            const MatrixView<T> kept_view = matrix(kept.data(), r);
+            eb.add(transpose(product<C, T, D>(r, out, {{kept_view.transposed(), {du}, rows}}, {r, out}) * scale));
+        }
+    }
+    /// Adds what t's and A's are, and returns dt; an undefined tensor where nothing needs it.
+    Tensor<T, D> add_dt(std::int64_t rows, std::int64_t out, MatrixView<T> du, std::int64_t in,
+                        const Saved<T, D>& x) const {
+        if (!(et || ea || reaches_x)) {
+            return {};
+        }
+        const Tensor<C, D> kept_b = b.get();
+        const MatrixOperand<T, D> right(matrix(kept_b.data(), r));
+        const Tensor<T, D> dt = product<T, T, D>(rows, r, {{du, right, out, scale}}, t_shape);
+        if (et) {
+            et.add(dt);
+        }
+        if (ea) {
+            const Tensor<T, D> kept_x = x.get();
+            const MatrixView<T> x_view = matrix(kept_x.data(), in);
+            ea.add(product<C, T, D>(r, in, {{matrix(dt.data(), r).transposed(), {x_view}, rows}}, {r, in}));
+        }
+        return dt;
+    }
+};
+
 } // namespace detail
 
 /// y [..., out] for x [..., in]. A frozen weight gets no gradient and nothing is saved for it: forward and backward
@@ -154,6 +209,7 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
     const Edge eb = edge(epilogue.bias), es = edge(epilogue.column_scale), ew = edge(weight.values());
     bool product_wanted = ex || ew;
     std::vector<Segment> segments{{matrix(x.data(), in), MatrixOperand<T, D>(weight, false), in}};
+    std::vector<detail::SavedTerm<T, D>> saved_terms;
     bool x_wanted = bool(ew);
     for (LowRankTerm<T, D>& term : terms) {
         term.b = contiguous(term.b);
@@ -168,9 +224,9 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
         term.t = contiguous(term.t);
         segments.push_back({matrix(term.t.data(), r), MatrixOperand<T, D>(matrix(term.b.data(), r).transposed()), r,
                             static_cast<C>(term.scale)});
-        const Edge ea = edge(term.a);
-        product_wanted = product_wanted || edge(term.t) || edge(term.b) || ea;
-        x_wanted = x_wanted || ea;
+        const auto& saved = saved_terms.emplace_back(term, bool(ex));
+        product_wanted = product_wanted || saved.is_wanted();
+        x_wanted = x_wanted || saved.ea;
     }
     const bool wanted = product_wanted || er || eb || es;
 
@@ -190,101 +246,61 @@ Tensor<T, D> linear(const Tensor<T, D>& input, const WeightSlot<compute_t<T>, D>
     }
     matmul(D{}, rows, out, std::span<const Segment>(segments), y.mutable_data(), e);
 
-    struct Term {
-        Edge<T, D> et;
-        Edge<C, D> ea, eb;
-        bool has_a;
-        Saved<T, D> t;
-        Saved<C, D> a, b;
-        Shape t_shape;
-        std::int64_t r;
-        C scale;
-    };
-    std::vector<Term> saved_terms;
-    for (const LowRankTerm<T, D>& term : terms) {
-        const Edge et = edge(term.t);
-        const Edge ea = edge(term.a), ebt = edge(term.b);
-        const bool has_a = term.a.defined(), reaches_x = has_a && ex;
-        saved_terms.push_back({et, ea, ebt, has_a, save_if(ebt, term.t), save_if(reaches_x, term.a),
-                               save_if(et || ea || reaches_x, term.b), term.t.shape(), term.b.size(1),
-                               static_cast<C>(term.scale)});
-    }
     const auto sz = save(pre_activation);
-    const Tensor<T, D> result = record(
-        y, wanted,
-        [=, activation = epilogue.activation, sw = save_if(ex, weight.values()), sx = save_if(x_wanted, x),
-         su = save(unscaled), sg = save_if(product_wanted, epilogue.column_scale), terms = std::move(saved_terms),
-         x_shape = x.shape()](const Tensor<T, D>& upstream) {
-            const Tensor<T, D> dy = contiguous(upstream);
-            if (er) {
-                er.add(dy);
-            }
-            if (!(product_wanted || eb || es)) {
-                return;
-            }
-            const Tensor<T, D> dz = detail::through_activation(activation, sz.get(), dy);
-            if (eb) {
-                Tensor<C, D> db = Tensor<C, D>::empty({out});
-                sum_rows(D{}, rows, out, dz.data(), db.mutable_data());
-                eb.add(db);
-            }
-            if (es) {
-                Tensor<C, D> ds = Tensor<C, D>::empty({out});
-                dot_rows(D{}, rows, out, dz.data(), su.get().data(), ds.mutable_data());
-                es.add(ds);
-            }
-            if (!product_wanted) {
-                return;
-            }
-            Tensor<T, D> du = dz;
-            if (sg.get().defined()) {
-                du = Tensor<T, D>::empty(dz.shape());
-                scale_columns(D{}, rows, out, dz.data(), sg.get().data(), du.mutable_data());
-            }
-            const MatrixView<T> du_view = matrix(du.data(), out);
-            std::vector<Segment> dx{{du_view, MatrixOperand<T, D>(weight, true), out}}; // du·W + Σ dt·A
-            std::vector<Tensor<T, D>> dts;
-            std::vector<Tensor<C, D>> as;
-            for (const Term& term : terms) {
-                if (term.eb) { // dB [out, r] = scale · (tᵀ·du)ᵀ: the long rows of du are read as they lie
-                    const Tensor<T, D> kept = term.t.get();
-                    const MatrixView<T> t = matrix(kept.data(), term.r);
-                    const Tensor<C, D> db =
-                        detail::product<C, T, D>(term.r, out, {{t.transposed(), {du_view}, rows}}, {term.r, out});
-                    term.eb.add(transpose(db * term.scale));
-                }
-                if (!(term.et || term.ea || (term.has_a && ex))) {
-                    continue;
-                }
-                const Tensor<C, D> kept_b = term.b.get();
-                const MatrixOperand<T, D> b(matrix(kept_b.data(), term.r));
-                const Tensor<T, D> dt = // scale · du·B
-                    detail::product<T, T, D>(rows, term.r, {{du_view, b, out, term.scale}}, term.t_shape);
-                const MatrixView<T> dt_view = matrix(dt.data(), term.r);
-                if (term.et) {
-                    term.et.add(dt);
-                }
-                if (term.ea) { // dA [r, in] = dtᵀ·x
-                    const Tensor<T, D> kept_x = sx.get();
-                    const MatrixView<T> x_view = matrix(kept_x.data(), in);
-                    term.ea.add(
-                        detail::product<C, T, D>(term.r, in, {{dt_view.transposed(), {x_view}, rows}}, {term.r, in}));
-                }
-                if (term.has_a && ex) {
-                    dts.push_back(dt);
-                    as.push_back(term.a.get());
-                    dx.push_back({dt_view, MatrixOperand<T, D>(matrix(as.back().data(), in)), term.r});
-                }
-            }
-            if (ew) {
-                const Tensor<T, D> kept = sx.get();
-                ew.add(detail::weight_gradient(weight, rows, du_view, matrix(kept.data(), in)));
-            }
-            if (ex) {
-                sw.get();
-                detail::add_product<T, D>(ex, rows, in, dx, x_shape);
-            }
-        });
+    const Tensor<T, D> result =
+        record(y, wanted,
+               [=, activation = epilogue.activation, sw = save_if(ex, weight.values()), sx = save_if(x_wanted, x),
+                su = save(unscaled), sg = save_if(product_wanted, epilogue.column_scale),
+                terms = std::move(saved_terms), x_shape = x.shape()](const Tensor<T, D>& upstream) {
+                   const Tensor<T, D> dy = contiguous(upstream);
+                   if (er) {
+                       er.add(dy);
+                   }
+                   if (!(product_wanted || eb || es)) {
+                       return;
+                   }
+                   const Tensor<T, D> dz = detail::through_activation(activation, sz.get(), dy);
+                   if (eb) {
+                       Tensor<C, D> db = Tensor<C, D>::empty({out});
+                       sum_rows(D{}, rows, out, dz.data(), db.mutable_data());
+                       eb.add(db);
+                   }
+                   if (es) {
+                       Tensor<C, D> ds = Tensor<C, D>::empty({out});
+                       dot_rows(D{}, rows, out, dz.data(), su.get().data(), ds.mutable_data());
+                       es.add(ds);
+                   }
+                   if (!product_wanted) {
+                       return;
+                   }
+                   Tensor<T, D> du = dz;
+                   if (sg.get().defined()) {
+                       du = Tensor<T, D>::empty(dz.shape());
+                       scale_columns(D{}, rows, out, dz.data(), sg.get().data(), du.mutable_data());
+                   }
+                   const MatrixView<T> du_view = matrix(du.data(), out);
+                   std::vector<Segment> dx{{du_view, MatrixOperand<T, D>(weight, true), out}}; // du·W + Σ dt·A
+                   std::vector<Tensor<T, D>> dts;
+                   std::vector<Tensor<C, D>> as;
+                   for (const detail::SavedTerm<T, D>& term : terms) {
+                       term.add_db(rows, out, du_view);
+                       const Tensor<T, D> dt = term.add_dt(rows, out, du_view, in, sx);
+                       if (term.reaches_x) {
+                           dts.push_back(dt);
+                           as.push_back(term.a.get());
+                           dx.push_back(
+                               {matrix(dt.data(), term.r), MatrixOperand<T, D>(matrix(as.back().data(), in)), term.r});
+                       }
+                   }
+                   if (ew) {
+                       const Tensor<T, D> kept = sx.get();
+                       ew.add(detail::weight_gradient(weight, rows, du_view, matrix(kept.data(), in)));
+                   }
+                   if (ex) {
+                       sw.get();
+                       detail::add_product<T, D>(ex, rows, in, dx, x_shape);
+                   }
+               });
     if (pre_activation.defined() && !residual.defined()) {
         made_again_by(result,
                       [sz, activation = epilogue.activation] { return detail::activated(activation, sz.get()); });

@@ -191,5 +191,15 @@ auto run_for_isa(Args&&... args) {
     return run_on_isa<Kernel>(active_isa(), args...);
 }
 
+/// The same where active_isa() is known to be Isa::amx_bf16: nothing is compiled for the others.
+template <class Kernel, class... Args>
+auto run_beside_amx(Args&&... args) {
+#if defined(__x86_64__)
+    return per_isa::run_avx512<Kernel>(args...);
+#else
+    return per_isa::run_generic<Kernel>(args...);
+#endif
+}
+
 } // namespace LOWRANK_FLAGS
 } // namespace lowrank::simd

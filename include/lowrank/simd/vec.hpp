@@ -88,8 +88,10 @@ struct Vec {
 
     /// a·b + c, rounded once where the instruction set can. One expression, so that every compiler contracts it.
     LOWRANK_INLINE friend Vec fma(Vec a, Vec b, Vec c) { return Raw{a.v * b.v + c.v}; }
-    /// Lanes of a where m is set, of b elsewhere.
-    LOWRANK_INLINE friend Vec select(mask m, Vec a, Vec b) { return Raw{m.v ? a.v : b.v}; }
+    /// Lanes of a where m is set, of b elsewhere. By bits: g++ 12 merges nested ?: and then goes lane by lane.
+    LOWRANK_INLINE friend Vec select(mask m, Vec a, Vec b) {
+        return from_bits(((naturals)a.v & (naturals)m.v) | ((naturals)b.v & ~(naturals)m.v));
+    }
     /// The smaller; a where either is NaN (so a NaN in a is kept).
     LOWRANK_INLINE friend Vec min(Vec a, Vec b) { return Raw{b.v < a.v ? b.v : a.v}; }
     /// The larger; a where either is NaN (so a NaN in a is kept).

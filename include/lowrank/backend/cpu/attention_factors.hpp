@@ -119,10 +119,9 @@ struct AttentionPairs {
     /// All from_row columns, of which there are padded ones.
     static AttentionRight<float> right(int k, const float* from, int from_row, float* memory) {
         if constexpr (Parts == 3) {
-            simd::run_for_isa<SplitRows>(std::int64_t(k), std::int64_t(from_row), from, std::int64_t(from_row), 1.0f,
-                                         memory, std::int64_t(from_row), std::int64_t(0));
+            split_rows(k, from_row, from, from_row, 1.0f, memory, from_row, 0);
         } else {
-            simd::run_for_isa<RoundToPairs>(padded(k) / 2, k, from_row, from, from_row, memory);
+            simd::run_beside_amx<RoundToPairs>(padded(k) / 2, k, from_row, from, from_row, memory);
         }
         return {memory, from_row};
     }

@@ -96,6 +96,16 @@ struct SplitColumns {
     }
 };
 
+// Functions, so that the kernels are compiled once for all who call them.
+inline void split_rows(std::int64_t rows, std::int64_t columns, const float* from, std::int64_t from_row, float scale,
+                       float* to, std::int64_t panel, std::int64_t to_panel) {
+    simd::run_beside_amx<SplitRows>(rows, columns, from, from_row, scale, to, panel, to_panel);
+}
+inline void split_columns(std::int64_t rows, std::int64_t chunks, const float* from, std::int64_t from_row, float* to,
+                          std::int64_t to_row) {
+    simd::run_beside_amx<SplitColumns>(rows, chunks, from, from_row, to, to_row);
+}
+
 // Numbers of a block that is read before it is split.
 inline constexpr std::int64_t bf16x3_block = 8192;
 
@@ -110,8 +120,8 @@ inline void read_bf16x3(const MatrixOperand<float, Cpu>& from, std::int64_t k0, 
     const std::int64_t padded = (columns + panel - 1) / panel * panel;
     const bool by_rows = rows_are_contiguous(from);
     if (by_rows && from.values.data != nullptr && columns == padded) { // from where they lie
-        simd::run_for_isa<SplitRows>(k, columns, from.values.data + k0 * from.values.row_stride + column,
-                                     from.values.row_stride, scale, to, panel, to_panel);
+        split_rows(k, columns, from.values.data + k0 * from.values.row_stride + column, from.values.row_stride, scale,
+                   to, panel, to_panel);
         return;
     }
     alignas(64) float block[bf16x3_block]; // not initialized
@@ -125,9 +135,8 @@ inline void read_bf16x3(const MatrixOperand<float, Cpu>& from, std::int64_t k0, 
         for (std::int64_t i = 0; i < k; i += most) {
             const std::int64_t rows = std::min(most, k - i);
             read_block(from, k0 + i, rows, column + c, filled, block, width);
-            simd::run_for_isa<SplitRows>(rows, width, static_cast<const float*>(block), width, scale,
-                                         to + i / bf16x3_chunk * 3 * pair_chunk * panel + c / panel * to_panel, panel,
-                                         to_panel);
+            split_rows(rows, width, block, width, scale,
+                       to + i / bf16x3_chunk * 3 * pair_chunk * panel + c / panel * to_panel, panel, to_panel);
         }
     }
 }
@@ -137,12 +146,8 @@ inline void read_bf16x3(const MatrixOperand<float, Cpu>& from, std::int64_t k0, 
 inline void read_bf16x3_rows(const MatrixView<float>& from, std::int64_t row, std::int64_t rows, std::int64_t k0,
                              std::int64_t k, float* to, std::int64_t to_row) {
     const float* source = from.data + row * from.row_stride + k0 * from.column_stride;
-    const auto split = [](std::int64_t count, std::int64_t chunks, const float* numbers, std::int64_t numbers_row,
-                          float* target, std::int64_t target_row) {
-        simd::run_for_isa<SplitColumns>(count, chunks, numbers, numbers_row, target, target_row);
-    };
     if (from.column_stride == 1 && k % bf16x3_chunk == 0) { // from where they lie
-        split(rows, k / bf16x3_chunk, source, from.row_stride, to, to_row);
+        split_columns(rows, k / bf16x3_chunk, source, from.row_stride, to, to_row);
         return;
     }
     constexpr std::int64_t most_rows = 16, most = bf16x3_block / most_rows;
@@ -155,7 +160,7 @@ inline void read_bf16x3_rows(const MatrixView<float>& from, std::int64_t row, st
             for (std::int64_t j = 0; j < count; ++j) {
                 std::fill(block + j * most + there, block + j * most + chunks * bf16x3_chunk, 0.0f);
             }
-            split(count, chunks, block, most, to + r * to_row + i / bf16x3_chunk * 3 * pair_chunk, to_row);
+            split_columns(count, chunks, block, most, to + r * to_row + i / bf16x3_chunk * 3 * pair_chunk, to_row);
         }
     }
 }

@@ -229,7 +229,7 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
         k += tile.steps_of(segment.k);
     }
     // The packed left factor of a very long inner dimension, such as a vocabulary, would be as large as the factor.
-    constexpr std::int64_t long_k = 8192;
+    const std::int64_t long_k = 8192 / tile.parts();
     const bool can_add = std::same_as<Out, C> && epilogue.is_plain();
     const std::int64_t parts = can_add ? detail::MatmulBlocks::pieces(k, long_k) : 1;
     const std::int64_t step =

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lowrank/backend/cpu/matmul_tile.hpp"
 #include "lowrank/math/unary.hpp"
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/functions.hpp"
@@ -56,37 +57,30 @@ LOWRANK_INLINE void finish_vector(const MatmulEpilogue<T, Out>& e, const compute
 
 /// Finishes `rows` rows of `width` sums, `sums_row` apart: they belong to the columns from `column` on, and to the
 /// elements from `offset` on, `row` apart, of every matrix of the result's shape.
-template <int Lanes, class T, class Out>
-LOWRANK_INLINE void finish_rows(const MatmulEpilogue<T, Out>& epilogue, std::int64_t rows, const compute_t<T>* sums,
-                                std::int64_t sums_row, int width, std::int64_t column, std::int64_t offset,
-                                std::int64_t row, Out* out) {
-    const MatmulEpilogue<T, Out> e = epilogue; // which what is stored cannot change: so it stays in registers
-    const bool is_plain = e.activation == Activation::none && width % Lanes == 0;
-    for (std::int64_t r = 0; is_plain && r < rows; ++r, sums += sums_row, offset += row) {
-        for (int j = 0; j < width; j += Lanes) {
-            constexpr std::integral_constant<int, Lanes> all;
-            finish_vector<Lanes, false>(e, sums + j, all, column + j, offset + j, out);
-        }
-    }
-    for (std::int64_t r = 0; !is_plain && r < rows; ++r, sums += sums_row, offset += row) {
-        for (int j = 0; j < width; j += Lanes) {
-            const int count = width - j < Lanes ? width - j : Lanes;
-            finish_vector<Lanes, true>(e, sums + j, count, column + j, offset + j, out);
-        }
-    }
-}
-
 struct FinishRows {
     template <int Width, class T, class Out>
     LOWRANK_INLINE static void run(const MatmulEpilogue<T, Out>& epilogue, std::int64_t rows, const compute_t<T>* sums,
                                    std::int64_t sums_row, int width, std::int64_t column, std::int64_t offset,
                                    std::int64_t row, Out* out) {
-        constexpr int lanes = Width * 4 / int(sizeof(compute_t<T>));
-        finish_rows<lanes>(epilogue, rows, sums, sums_row, width, column, offset, row, out);
+        constexpr int lanes = tile_lanes<compute_t<T>>(Width);
+        const MatmulEpilogue<T, Out> e = epilogue; // which what is stored cannot change: so it stays in registers
+        const bool is_plain = e.activation == Activation::none && width % lanes == 0;
+        for (std::int64_t r = 0; is_plain && r < rows; ++r, sums += sums_row, offset += row) {
+            for (int j = 0; j < width; j += lanes) {
+                constexpr std::integral_constant<int, lanes> all;
+                finish_vector<lanes, false>(e, sums + j, all, column + j, offset + j, out);
+            }
+        }
+        for (std::int64_t r = 0; !is_plain && r < rows; ++r, sums += sums_row, offset += row) {
+            for (int j = 0; j < width; j += lanes) {
+                const int count = width - j < lanes ? width - j : lanes;
+                finish_vector<lanes, true>(e, sums + j, count, column + j, offset + j, out);
+            }
+        }
     }
 };
 
-/// finish_rows on the instruction set in use. A function, so that the kernel is compiled once for all who call it.
+/// FinishRows on the instruction set in use. A function, so that the kernel is compiled once for all who call it.
 template <class T, class Out>
 void finish_sums(const MatmulEpilogue<T, Out>& epilogue, std::int64_t rows, const compute_t<T>* sums,
                  std::int64_t sums_row, int width, std::int64_t column, std::int64_t offset, std::int64_t row,

@@ -71,23 +71,16 @@ struct MatmulBlocks {
     /// are to be three tasks for a thread, or where multiplying is so fast that packing counts more, just enough.
     static MatmulBlocks of(const MatmulTile& tile, std::int64_t m, std::int64_t n, std::int64_t k) {
         constexpr std::int64_t most_rows = 1152;
-        // Its panel and strip fill half of the first-level cache; those of three parts have enough to compute to come
-        // from the second one.
-        const std::int64_t most_k = tile.kind == Packed::bf16x3 ? 400 : tile.is_amx ? 144 : 272;
-        const std::int64_t least_strips = pieces(108, tile.rows),
-                           most_cached_strips = pieces(tile.kind == Packed::bf16x3 ? 256
-                                                       : tile.is_amx               ? 128
-                                                                                   : 225,
-                                                       tile.rows);
-        MatmulBlocks blocks{
-            .tile_rows = tile.rows, .panel = tile.columns, .group = (tile.is_amx ? 12 : 4) * tile.columns};
+        const Limits most = limits_of(tile);
+        const std::int64_t least_strips = pieces(108, tile.rows), most_cached_strips = pieces(most.rows, tile.rows);
+        MatmulBlocks blocks{.tile_rows = tile.rows, .panel = tile.columns, .group = most.panels * tile.columns};
         const std::int64_t strips = pieces(m, blocks.tile_rows), groups = pieces(n, blocks.group);
         const std::int64_t wanted = tile.is_amx ? enough_for_all_threads(groups) : pieces(3 * num_threads(), groups);
         const std::int64_t row_blocks = std::max(pieces(m, most_rows), std::min(wanted, strips / least_strips));
         blocks.rows = pieces(strips, row_blocks) * blocks.tile_rows;
         blocks.cached_rows = std::min(blocks.rows, most_cached_strips * blocks.tile_rows);
         blocks.keeps_b = blocks.rows > blocks.cached_rows;
-        blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most_k)));
+        blocks.k = pieces(k, std::max<std::int64_t>(1, pieces(k, most.k)));
         if (tile.kind != Packed::values) {
             blocks.k = pieces(blocks.k, pair_chunk) * pair_chunk;
         }
@@ -98,6 +91,17 @@ struct MatmulBlocks {
     static constexpr std::int64_t pieces(std::int64_t whole, std::int64_t most) { return (whole + most - 1) / most; }
 
   private:
+    struct Limits {
+        std::int64_t k, rows, panels; // steps; rows whose sums are cached; panels of a group
+    };
+    /// A panel and a strip fill half of the first-level cache, and a group's panels and sums lie in the second one. Of
+    /// three parts, a strip has so much to multiply that panels may come from there too.
+    static constexpr Limits limits_of(const MatmulTile& tile) {
+        return tile.kind == Packed::bf16x3 ? Limits{400, 256, 6}
+               : tile.is_amx               ? Limits{144, 128, 12}
+                                           : Limits{272, 225, 4};
+    }
+
     /// The fewest times so many tasks that keep all threads busy for seven eighths of the time.
     static std::int64_t enough_for_all_threads(std::int64_t tasks) {
         const std::int64_t threads = num_threads();

@@ -82,14 +82,12 @@ struct RoundToPairs {
     template <int Width>
     LOWRANK_INLINE static void run(int pairs, int rows, int columns, const float* from, int from_row, float* to) {
         using V = simd::Vec<float, Width>;
-        using naturals = typename V::naturals;
         for (int i = 0; i < pairs; ++i) {
             for (int c = 0; c < columns; c += Width) {
                 const float* even = from + 2 * i * from_row + c;
                 const V low = 2 * i < rows ? simd::detail::round_to_bf16(simd::load<V>(even)) : V(0.0f);
                 const V high = 2 * i + 1 < rows ? simd::detail::round_to_bf16(simd::load<V>(even + from_row)) : V(0.0f);
-                simd::store(V::from_bits((naturals)low.v >> 16 | ((naturals)high.v & 0xffff0000u)),
-                            to + i * columns + c);
+                simd::store(pairs_of_upper_halves<Width>(low, high), to + i * columns + c);
             }
         }
     }

@@ -29,20 +29,21 @@ constexpr int chains_of(int width) {
 #if defined(__x86_64__)
 /// Four products of tiles a step.
 LOWRANK_TARGET_AMX_BF16 __attribute__((noinline)) void multiply_amx(std::int64_t steps) {
-    const lowrank::detail::AmxRegisters registers;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_zero(4);
-    _tile_zero(5);
-    _tile_zero(6);
-    _tile_zero(7);
+    using namespace lowrank::detail;
+    const AmxRegisters registers;
+    zero_tile<0>();
+    zero_tile<1>();
+    zero_tile<2>();
+    zero_tile<3>();
+    zero_tile<4>();
+    zero_tile<5>();
+    zero_tile<6>();
+    zero_tile<7>();
     for (std::int64_t i = 0; i < steps; ++i) {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        multiply_tiles<0, 4, 6>();
+        multiply_tiles<1, 4, 7>();
+        multiply_tiles<2, 5, 6>();
+        multiply_tiles<3, 5, 7>();
     }
 }
 #endif

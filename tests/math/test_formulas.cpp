@@ -8,6 +8,7 @@
 
 #include "lowrank/math/list.hpp"
 #include "lowrank/simd/functions.hpp"
+#include "lowrank/simd/pow.hpp"
 #include "simd/isas.hpp"
 
 using namespace lowrank;

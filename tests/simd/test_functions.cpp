@@ -7,6 +7,7 @@
 
 #include "lowrank/simd/functions.hpp"
 #include "lowrank/simd/memory.hpp"
+#include "lowrank/simd/pow.hpp"
 #include "simd/isas.hpp"
 
 using namespace lowrank::simd;
@@ -121,6 +122,39 @@ void check_all_floats() {
     }
 }
 
+struct PowKernel {
+    template <int Width, class S>
+    static LOWRANK_INLINE void run(const S* x, const S* y, S* to, std::int64_t n) {
+        using V = Vec<S, int(Width * sizeof(float) / sizeof(S))>;
+        for (std::int64_t i = 0; i < n; i += V::size) {
+            store(pow(load<V>(x + i), load<V>(y + i)), to + i);
+        }
+    }
+};
+
+// How far powers are from the C library's of doubles at most, on an instruction set, and how many differ from it.
+struct PowErrors {
+    double worst = 0;
+    std::size_t differing = 0;
+};
+PowErrors pow_errors(Isa isa, const std::vector<float>& x, const std::vector<float>& y) {
+    PowErrors errors;
+    std::vector<float> found(x.size());
+    run_on_isa<PowKernel>(isa, x.data(), y.data(), found.data(), std::int64_t(x.size()));
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        const double reference = std::pow(double(x[i]), double(y[i]));
+        const double error = std::signbit(found[i]) == std::signbit(reference) || std::isnan(reference)
+                                 ? ulps(found[i], reference)
+                                 : 1e9; // also of zeros
+        if (error > errors.worst) {
+            MESSAGE(name_of(isa), ": ", x[i], " to the power ", y[i], ": found ", found[i], ", expected ", reference);
+            errors.worst = error;
+        }
+        errors.differing += error > 0;
+    }
+    return errors;
+}
+
 template <class Function>
 float at(Isa isa, float x) {
     std::vector<float> in(16, x), out(16);
@@ -174,6 +208,65 @@ TEST_CASE("special values") {
         }
         CHECK(std::isnan(at<Tanh>(isa, not_a_number)));
         CHECK(std::isnan(at<Erf>(isa, not_a_number)));
+    }
+}
+
+TEST_CASE("pow is within its budget") {
+    // Any bits twice, which mostly overflow; then bases and exponents whose powers are floats.
+    std::vector<float> x, y;
+    std::uint64_t state = 1;
+    const auto next = [&] { // Knuth's MMIX generator
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        return std::uint32_t(state >> 32);
+    };
+    const auto between = [&](double low, double high) { return low + (high - low) * next() * 0x1p-32; };
+    for (int i = 0; i < 1 << 18; ++i) {
+        x.push_back(std::bit_cast<float>(next()));
+        y.push_back(std::bit_cast<float>(next()));
+    }
+    for (int i = 0; i < 1 << 20; ++i) {
+        const double log2_of_x = between(-149, 128);
+        const float base = float(std::exp2(log2_of_x));
+        x.push_back(i % 3 == 0 ? -base : base);
+        const double exponent = between(-150, 129) / log2_of_x;
+        y.push_back(float(i % 3 == 0 ? std::round(exponent) : exponent));
+    }
+    for (int i = 0; i < 1 << 18; ++i) { // near 1, where a power depends on all digits of a base's logarithm
+        x.push_back(1 + float(between(-0x1p-10, 0x1p-10)));
+        y.push_back(float(between(-1e5, 1e5)));
+    }
+    for (Isa isa : all_isas()) {
+        const auto errors = pow_errors(isa, x, y);
+        MESSAGE(name_of(isa), ": ", errors.worst, " ULP, ", errors.differing, " of ", x.size(), " differ");
+        CHECK(errors.worst <= 1);
+    }
+}
+
+TEST_CASE("pow has the special cases of the C library") {
+    constexpr float largest = std::numeric_limits<float>::max(), least = 0x1p-149f;
+    std::vector<float> values;
+    for (float value : {0.0f, 1.0f, 0.5f, 1.5f, 2.0f, 3.0f, 4.0f, 1e-3f, 16777215.0f, 16777216.0f, 33554432.0f,
+                        8388607.5f, 1 + 0x1p-23f, 1 - 0x1p-24f, least, 0x1p-126f, largest, inf, not_a_number}) {
+        values.push_back(value);
+        values.push_back(-value);
+    }
+    std::vector<float> x, y;
+    for (float base : values) {
+        for (float exponent : values) {
+            x.push_back(base);
+            y.push_back(exponent);
+        }
+    }
+    x.resize((x.size() + 15) / 16 * 16, 1.0f); // whole vectors
+    y.resize(x.size(), 1.0f);
+    for (Isa isa : all_isas()) {
+        CHECK(pow_errors(isa, x, y).worst <= 1);
+    }
+    const std::vector<double> in(16, 3.7), to(16, -1.3);
+    std::vector<double> out(16);
+    for (Isa isa : all_isas()) {
+        run_on_isa<PowKernel>(isa, in.data(), to.data(), out.data(), std::int64_t(16));
+        CHECK(out == std::vector<double>(16, std::pow(3.7, -1.3)));
     }
 }
 

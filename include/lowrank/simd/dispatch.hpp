@@ -191,9 +191,9 @@ auto run_for_isa(Args&&... args) {
     return run_on_isa<Kernel>(active_isa(), args...);
 }
 
-/// The same where active_isa() is known to be Isa::amx_bf16: nothing is compiled for the others.
+/// The same where active_isa() is known to be Isa::avx512 or above: nothing is compiled for the others.
 template <class Kernel, class... Args>
-auto run_beside_amx(Args&&... args) {
+auto run_with_avx512(Args&&... args) {
 #if defined(__x86_64__)
     return per_isa::run_avx512<Kernel>(args...);
 #else

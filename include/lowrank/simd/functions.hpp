@@ -1,4 +1,4 @@
-// exp, log, tanh, erf and pow of vectors, each within a stated number of units in the last place.
+// exp, log, tanh and erf of vectors, each within a stated number of units in the last place.
 #pragma once
 
 #include <cmath>
@@ -157,15 +157,6 @@ LOWRANK_INLINE Vec<double, N> tanh(Vec<double, N> x) {
 template <int N>
 LOWRANK_INLINE Vec<double, N> erf(Vec<double, N> x) {
     return detail::lane_by_lane<::erf>(x);
-}
-
-/// x to the power `exponent`, as the C library's function, lane by lane: exp of a multiple of log would lose digits.
-template <class S, int N>
-LOWRANK_INLINE Vec<S, N> pow(Vec<S, N> x, Vec<S, N> exponent) {
-    for (int i = 0; i < N; ++i) {
-        x.v[i] = std::pow(x.v[i], exponent.v[i]);
-    }
-    return x;
 }
 
 } // namespace lowrank::simd

@@ -119,7 +119,7 @@ struct AttentionPairs {
         if constexpr (Parts == 3) {
             split_rows(k, from_row, from, from_row, 1.0f, memory, from_row, 0);
         } else {
-            simd::run_beside_amx<RoundToPairs>(padded(k) / 2, k, from_row, from, from_row, memory);
+            simd::run_with_avx512<RoundToPairs>(padded(k) / 2, k, from_row, from, from_row, memory);
         }
         return {memory, from_row};
     }

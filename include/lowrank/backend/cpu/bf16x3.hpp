@@ -99,11 +99,11 @@ struct SplitColumns {
 // Functions, so that the kernels are compiled once for all who call them.
 inline void split_rows(std::int64_t rows, std::int64_t columns, const float* from, std::int64_t from_row, float scale,
                        float* to, std::int64_t panel, std::int64_t to_panel) {
-    simd::run_beside_amx<SplitRows>(rows, columns, from, from_row, scale, to, panel, to_panel);
+    simd::run_with_avx512<SplitRows>(rows, columns, from, from_row, scale, to, panel, to_panel);
 }
 inline void split_columns(std::int64_t rows, std::int64_t chunks, const float* from, std::int64_t from_row, float* to,
                           std::int64_t to_row) {
-    simd::run_beside_amx<SplitColumns>(rows, chunks, from, from_row, to, to_row);
+    simd::run_with_avx512<SplitColumns>(rows, chunks, from, from_row, to, to_row);
 }
 
 // Numbers of a block that is read before it is split.

@@ -11,6 +11,7 @@
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/functions.hpp"
 #include "lowrank/simd/memory.hpp"
+#include "lowrank/simd/pow.hpp"
 
 namespace lowrank {
 

@@ -78,97 +78,122 @@ class ResultAhead {
     std::int64_t row_, lines_, left_, step_, in_row_ = 0;
 };
 
-/// One task: a block of rows by a group of panels, over all of k. B is packed while the first rows are multiplied, and
-/// read again by the others. While they are multiplied by one block of B, the caches are asked for the next one, which
-/// may be that of another task, from `next_column` on.
-struct MultiplyBlock {
-    template <int Width, class T, class Out>
-    LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t row0, std::int64_t column0,
-                                   std::int64_t next_column, compute_t<T>* sums, compute_t<T>* packed_b) {
-        using C = compute_t<T>;
-        const MatmulBlocks& blocks = problem.blocks;
-        const std::int64_t panel = blocks.panel, tile_rows = blocks.tile_rows;
-        const std::int64_t rows = std::min(blocks.rows, problem.m - row0);
-        const std::int64_t columns = std::min(blocks.group, problem.n - column0);
-        const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
-        const bool is_single = problem.k <= blocks.k; // then each strip's sums can use the same memory
-        const std::int64_t parts = problem.tile.parts();
-        for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
-            const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
-            const std::int64_t strips = MatmulBlocks::pieces(end - r0, tile_rows), tiles = panels * strips;
-            ResultAhead<Out> result(problem.out + (row0 + r0) * problem.n + column0, problem.n, end - r0, columns,
-                                    tiles * (problem.k == 0 ? 1 : MatmulBlocks::pieces(problem.k, blocks.k)));
-            std::int64_t k0 = 0;
-            do { // once without any k, too: the empty sum
-                const std::int64_t k = std::min(blocks.k, problem.k - k0);
-                C* block = packed_b + (blocks.keeps_b ? k0 * parts * panels * panel : 0);
-                if (r0 == 0) {
-                    problem.pack(k0, k, column0, columns, panel, block);
-                }
-                const bool is_last = k0 + k == problem.k;
-                const std::int64_t ahead_column = r0 != 0 ? problem.n : is_last ? next_column : column0;
-                BlockAhead ahead(problem, is_last ? 0 : k0 + k, ahead_column, tiles);
-                for (std::int64_t p = 0; p < columns; p += panel) {
-                    const C* b = block + p * k * parts;
-                    const C* next_panel = p + panel < columns ? b + panel * k * parts : nullptr;
-                    const int width = static_cast<int>(std::min<std::int64_t>(panel, columns - p));
-                    for (std::int64_t r = r0; r < end; r += tile_rows) {
-                        ahead.fetch();
-                        result.fetch();
-                        const C* a = problem.a.from(row0 + r, k0);
-                        C* c = sums + (is_single ? 0 : p * blocks.cached_rows + (r - r0) * panel);
-                        const std::int64_t count = std::min<std::int64_t>(tile_rows, end - r);
-                        multiply<Width>(problem, width, count, a, b, c, k, k0 != 0,
-                                        {next_panel, (r - r0) / tile_rows, strips});
-                        if (is_last) {
-                            finish_sums(problem.epilogue, count, c, panel, width, column0 + p,
-                                        (row0 + r) * problem.n + column0 + p, problem.n, problem.out);
-                        }
-                    }
-                }
-                k0 += blocks.k;
-            } while (k0 < problem.k);
+/// A panel of a block of B and what its products are about: rows from `row` on and steps from k0 on. The sums of a
+/// strip are c_strip behind those of the strip before.
+template <class C>
+struct PanelOfBlock {
+    const C* values;
+    const C* next; // the panel behind it, or null
+    std::int64_t row, rows, column, k0, k;
+    int width; // columns
+    C* c;
+    std::int64_t c_strip;
+    bool is_last; // the sums are complete then
+};
+
+/// All strips of rows by one panel. Here an instruction set is chosen: for a strip alone the choice would cost some 3%.
+struct MultiplyPanel {
+    template <int Width, class T, class Out, class C>
+    LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, const PanelOfBlock<C>& of,
+                                   BlockAhead<T, Out>& block_ahead, ResultAhead<Out>& result_ahead) {
+        const std::int64_t tile_rows = problem.blocks.tile_rows, strips = MatmulBlocks::pieces(of.rows, tile_rows);
+        C* c = of.c;
+        for (std::int64_t strip = 0; strip < strips; ++strip, c += of.c_strip) {
+            block_ahead.fetch();
+            result_ahead.fetch();
+            const std::int64_t row = of.row + strip * tile_rows;
+            const std::int64_t count = std::min<std::int64_t>(tile_rows, of.row + of.rows - row);
+            multiply<Width>(problem, of, strip, strips, count, problem.a.from(row, of.k0), c);
+            if (of.is_last) {
+                finish_sums(problem.epilogue, count, c, problem.blocks.panel, of.width, of.column,
+                            row * problem.n + of.column, problem.n, problem.out);
+            }
         }
     }
 
   private:
-    /// The panel behind the one that is multiplied, if there is one, of which each strip of rows fetches its share.
-    template <class C>
-    struct NextPanel {
-        const C* values;
-        std::int64_t strip, strips;
-    };
-
-    /// One strip by one panel.
     template <int Width, class T, class Out, class C>
-    LOWRANK_INLINE static void multiply(const MatmulTasks<T, Out>& problem, int width, std::int64_t count, const C* a,
-                                        const C* b, C* c, std::int64_t k, bool adds,
-                                        [[maybe_unused]] const NextPanel<C>& next) {
+    LOWRANK_INLINE static void multiply(const MatmulTasks<T, Out>& problem, const PanelOfBlock<C>& of,
+                                        [[maybe_unused]] std::int64_t strip, [[maybe_unused]] std::int64_t strips,
+                                        std::int64_t count, const C* a, C* c) {
         const std::int64_t panel = problem.blocks.panel;
+        const bool adds = of.k0 != 0;
 #if defined(__x86_64__)
         if constexpr (std::same_as<C, float> && Width == 16) {
             if (problem.tile.is_amx) {
                 constexpr int parts = std::same_as<T, float> ? 3 : 1;
-                AmxAhead ahead;
-                if (parts == 3 && next.values != nullptr) { // panels of one part stay in the first-level cache
-                    ahead.lines = MatmulBlocks::pieces(panel * parts, next.strips); // a line is 16 steps of a column
-                    ahead.next = next.values + next.strip * ahead.lines * k;
+                AmxAhead ahead; // of the next panel each strip fetches its share; of one part it is in the first level
+                if (parts == 3 && of.next != nullptr) {
+                    ahead.lines = MatmulBlocks::pieces(panel * parts, strips); // a line is 16 steps of a column
+                    ahead.next = of.next + strip * ahead.lines * of.k;
                 }
-                multiply_amx_tile<parts>(count, width, a, problem.a.row, b, panel, c, panel, k, adds, ahead);
+                multiply_amx_tile<parts>(count, of.width, a, problem.a.row, of.values, panel, c, panel, of.k, adds,
+                                         ahead);
                 return;
             }
         }
         if constexpr (std::same_as<T, bf16> && Width == 16) {
             if (problem.tile.kind == Packed::bf16_pairs) {
-                multiply_columns<C, Width, Packed::bf16_pairs>(width, count, a, problem.a.row, problem.a.step, b, panel,
-                                                               c, k, adds);
+                multiply_columns<C, Width, Packed::bf16_pairs>(of.width, count, a, problem.a.row, problem.a.step,
+                                                               of.values, panel, c, of.k, adds);
                 return;
             }
         }
 #endif
-        multiply_columns<C, Width>(width, count, a, 1, tile_rows_of(Width), b, panel, c, k, adds);
+        multiply_columns<C, Width>(of.width, count, a, 1, tile_rows_of(Width), of.values, panel, c, of.k, adds);
     }
 };
+
+/// One task: a block of rows by a group of panels, over all of k. B is packed while the first rows are multiplied, and
+/// read again by the others. While they are multiplied by one block of B, the caches are asked for the next one, which
+/// may be that of another task, from `next_column` on.
+template <class T, class Out>
+void multiply_block(const MatmulTasks<T, Out>& problem, std::int64_t row0, std::int64_t column0,
+                    std::int64_t next_column, compute_t<T>* sums, compute_t<T>* packed_b) {
+    using C = compute_t<T>;
+    const MatmulBlocks& blocks = problem.blocks;
+    const std::int64_t panel = blocks.panel, tile_rows = blocks.tile_rows;
+    const std::int64_t rows = std::min(blocks.rows, problem.m - row0);
+    const std::int64_t columns = std::min(blocks.group, problem.n - column0);
+    const std::int64_t panels = MatmulBlocks::pieces(columns, panel);
+    const bool is_single = problem.k <= blocks.k; // then each strip's sums can use the same memory
+    const std::int64_t parts = problem.tile.parts();
+    for (std::int64_t r0 = 0; r0 < rows; r0 += blocks.cached_rows) {
+        const std::int64_t end = std::min(rows, r0 + blocks.cached_rows);
+        const std::int64_t strips = MatmulBlocks::pieces(end - r0, tile_rows), tiles = panels * strips;
+        ResultAhead<Out> result_ahead(problem.out + (row0 + r0) * problem.n + column0, problem.n, end - r0, columns,
+                                      tiles * (problem.k == 0 ? 1 : MatmulBlocks::pieces(problem.k, blocks.k)));
+        std::int64_t k0 = 0;
+        do { // once without any k, too: the empty sum
+            const std::int64_t k = std::min(blocks.k, problem.k - k0);
+            C* block = packed_b + (blocks.keeps_b ? k0 * parts * panels * panel : 0);
+            if (r0 == 0) {
+                problem.pack(k0, k, column0, columns, panel, block);
+            }
+            const bool is_last = k0 + k == problem.k;
+            const std::int64_t ahead_column = r0 != 0 ? problem.n : is_last ? next_column : column0;
+            BlockAhead block_ahead(problem, is_last ? 0 : k0 + k, ahead_column, tiles);
+            for (std::int64_t p = 0; p < columns; p += panel) {
+                const C* b = block + p * k * parts;
+                simd::run_for_isa<MultiplyPanel>(
+                    problem,
+                    PanelOfBlock<C>{.values = b,
+                                    .next = p + panel < columns ? b + panel * k * parts : nullptr,
+                                    .row = row0 + r0,
+                                    .rows = end - r0,
+                                    .column = column0 + p,
+                                    .k0 = k0,
+                                    .k = k,
+                                    .width = static_cast<int>(std::min<std::int64_t>(panel, columns - p)),
+                                    .c = sums + (is_single ? 0 : p * blocks.cached_rows),
+                                    .c_strip = is_single ? 0 : tile_rows * panel,
+                                    .is_last = is_last},
+                    block_ahead, result_ahead);
+            }
+            k0 += blocks.k;
+        } while (k0 < problem.k);
+    }
+}
 
 /// The product over the problem's steps of k.
 template <class T, class Out>
@@ -201,8 +226,8 @@ void multiply(MatmulTasks<T, Out> problem) {
             registers.emplace();
         }
 #endif
-        simd::run_for_isa<MultiplyBlock>(problem, task % row_blocks * blocks.rows, task / row_blocks * blocks.group,
-                                         next / row_blocks * blocks.group, sums, sums + sums_of_task);
+        multiply_block(problem, task % row_blocks * blocks.rows, task / row_blocks * blocks.group,
+                       next / row_blocks * blocks.group, sums, sums + sums_of_task);
     });
 }
 

@@ -7,16 +7,41 @@
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/vec.hpp"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace lowrank::detail {
 
 /// Rows of the tile, and its columns.
 inline constexpr int amx_tile = 32;
 
 #if defined(__x86_64__)
+
+// AMX's instructions by the number of a tile register, spelled out: the compilers' header for them, <immintrin.h>,
+// takes about as long to read as all of this library's. Distances of rows are in bytes.
+
+template <int Register>
+LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void load_tile(const float* from, std::size_t row) {
+    asm volatile("{tileloadd (%0,%1,1), %%tmm%c2|tileloadd %%tmm%c2, [%0+%1*1]}"
+                 :
+                 : "r"(from), "r"(row), "n"(Register)
+                 : "memory");
+}
+template <int Register>
+LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void store_tile(float* to, std::size_t row) {
+    asm volatile("{tilestored %%tmm%c2, (%0,%1,1)|tilestored [%0+%1*1], %%tmm%c2}"
+                 :
+                 : "r"(to), "r"(row), "n"(Register)
+                 : "memory");
+}
+template <int Register>
+LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void zero_tile() {
+    asm volatile("tilezero %%tmm%c0" : : "n"(Register));
+}
+/// Sums += Left · Right, of pairs of bf16.
+template <int Sums, int Left, int Right>
+LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void multiply_tiles() {
+    asm volatile("{tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0|tdpbf16ps %%tmm%c0, %%tmm%c1, %%tmm%c2}"
+                 :
+                 : "n"(Sums), "n"(Left), "n"(Right));
+}
 
 /// The shapes of this thread's tile registers while it lives: 16 rows of 64 bytes in each.
 class AmxRegisters {
@@ -28,9 +53,9 @@ class AmxRegisters {
             std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
         };
         static constexpr Shapes shapes; // g++ 12 would not store what of a variable lies behind the first 8 bytes
-        _tile_loadconfig(&shapes);
+        asm volatile("ldtilecfg %0" : : "m"(shapes));
     }
-    LOWRANK_TARGET_AMX_BF16 __attribute__((noinline)) ~AmxRegisters() { _tile_release(); }
+    LOWRANK_TARGET_AMX_BF16 __attribute__((noinline)) ~AmxRegisters() { asm volatile("tilerelease"); }
     AmxRegisters(const AmxRegisters&) = delete;
     AmxRegisters& operator=(const AmxRegisters&) = delete;
 };
@@ -55,51 +80,51 @@ struct AmxTile {
     std::size_t a_row, b_row, c_row;
 
     LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void load_sums(const float* c, const float* lower) const {
-        _tile_loadd(0, c, c_row);
+        load_tile<0>(c, c_row);
         if constexpr (TwoColumns) {
-            _tile_loadd(1, c + 16, c_row);
+            load_tile<1>(c + 16, c_row);
         }
         if constexpr (TwoRows) {
-            _tile_loadd(2, lower, c_row);
+            load_tile<2>(lower, c_row);
         }
         if constexpr (TwoRows && TwoColumns) {
-            _tile_loadd(3, lower + 16, c_row);
+            load_tile<3>(lower + 16, c_row);
         }
     }
     LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void store_sums(float* c, float* lower) const {
-        _tile_stored(0, c, c_row);
+        store_tile<0>(c, c_row);
         if constexpr (TwoColumns) {
-            _tile_stored(1, c + 16, c_row);
+            store_tile<1>(c + 16, c_row);
         }
         if constexpr (TwoRows) {
-            _tile_stored(2, lower, c_row);
+            store_tile<2>(lower, c_row);
         }
         if constexpr (TwoRows && TwoColumns) {
-            _tile_stored(3, lower + 16, c_row);
+            store_tile<3>(lower + 16, c_row);
         }
     }
     LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void load_left(const float* a) const {
-        _tile_loadd(4, a, a_row);
+        load_tile<4>(a, a_row);
         if constexpr (TwoRows) {
-            _tile_loadd(5, a + 4 * a_row, a_row); // 16 rows of numbers of 4 bytes
+            load_tile<5>(a + 4 * a_row, a_row); // 16 rows of numbers of 4 bytes
         }
     }
     LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void load_right(const float* b) const {
-        _tile_loadd(6, b, b_row);
+        load_tile<6>(b, b_row);
         if constexpr (TwoColumns) {
-            _tile_loadd(7, b + 16, b_row);
+            load_tile<7>(b + 16, b_row);
         }
     }
     LOWRANK_TARGET_AMX_BF16 LOWRANK_INLINE void multiply() const {
-        _tile_dpbf16ps(0, 4, 6);
+        multiply_tiles<0, 4, 6>();
         if constexpr (TwoColumns) {
-            _tile_dpbf16ps(1, 4, 7);
+            multiply_tiles<1, 4, 7>();
         }
         if constexpr (TwoRows) {
-            _tile_dpbf16ps(2, 5, 6);
+            multiply_tiles<2, 5, 6>();
         }
         if constexpr (TwoRows && TwoColumns) {
-            _tile_dpbf16ps(3, 5, 7);
+            multiply_tiles<3, 5, 7>();
         }
     }
     /// 16 steps of k of fp32 numbers in three parts of a register each (bf16x3.hpp). Of the nine products, three are
@@ -130,10 +155,10 @@ struct AmxTile {
         if (accumulate) {
             load_sums(c, lower);
         } else {
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
+            zero_tile<0>();
+            zero_tile<1>();
+            zero_tile<2>();
+            zero_tile<3>();
         }
         for (std::int64_t i = 0; i < k; i += 16, a += 16 * Parts, b += 4 * b_row * Parts) {
             if constexpr (Parts == 3) {

@@ -21,32 +21,31 @@ bool is_narrow(std::int64_t n, std::span<const MatmulSegment<T, Cpu>> segments) 
            std::all_of(segments.begin(), segments.end(), [](const auto& s) { return s.a.column_stride == 1; });
 }
 
-/// The sums of some rows of a product of so few columns that B is one panel, packed by the caller: the left factor is
-/// read where it lies, because packing it would take as long. Rows of sums are a panel apart.
-struct MultiplyNarrow {
-    template <int Width, class T, class Out>
-    LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, std::int64_t begin, std::int64_t end,
-                                   const T* packed_b, std::int64_t b_stride, T* sums) {
-        constexpr int lanes = tile_lanes<T>(Width), panel = tile_vectors_of(Width) * lanes;
-        constexpr int tile_rows = tile_rows_of(Width);
-        const int width = static_cast<int>(problem.n);
-        for (std::int64_t row = begin; row < end; row += tile_rows, sums += tile_rows * panel) {
-            const std::int64_t count = std::min<std::int64_t>(tile_rows, end - row);
-            std::fill(sums, sums + count * panel, T(0));
-            std::int64_t before = -problem.first; // as for_steps, whose lambda would lack this instruction set
-            for (const MatmulSegment<T, Cpu>& segment : problem.segments) {
-                const std::int64_t from = std::max<std::int64_t>(0, before);
-                const std::int64_t to = std::min(problem.k, before + segment.k), stride = segment.a.row_stride;
-                if (from < to) {
-                    const T* a = segment.a.data + row * stride + (from - before);
-                    multiply_columns<T, Width>(width, count, a, stride, 1, packed_b + from * b_stride, b_stride, sums,
-                                               to - from, true);
-                }
-                before += segment.k;
-            }
-        }
+/// Rows of a left factor, `stride` apart, by a panel of few columns.
+struct MultiplyRows {
+    template <int Width, class C>
+    LOWRANK_INLINE static void run(int columns, std::int64_t rows, const C* a, std::int64_t stride, const C* b,
+                                   std::int64_t b_row, C* c, std::int64_t k) {
+        multiply_columns<C, Width>(columns, rows, a, stride, 1, b, b_row, c, k, true);
     }
 };
+
+/// The sums of some rows of a product of so few columns that B is one panel, packed by the caller: the left factor is
+/// read where it lies, because packing it would take as long. Rows of sums are a panel apart.
+template <class T, class Out>
+void multiply_narrow_rows(const MatmulTasks<T, Out>& problem, std::int64_t begin, std::int64_t end, const T* packed_b,
+                          std::int64_t b_stride, T* sums) {
+    const std::int64_t tile_rows = problem.blocks.tile_rows, panel = problem.blocks.panel;
+    for (std::int64_t row = begin; row < end; row += tile_rows, sums += tile_rows * panel) {
+        const std::int64_t count = std::min(tile_rows, end - row);
+        std::fill(sums, sums + count * panel, T(0));
+        problem.for_steps(0, problem.k, [&](const auto& segment, std::int64_t k0, std::int64_t k, std::int64_t before) {
+            const std::int64_t stride = segment.a.row_stride;
+            simd::run_for_isa<MultiplyRows>(static_cast<int>(problem.n), count, segment.a.data + row * stride + k0,
+                                            stride, packed_b + before * b_stride, b_stride, sums, k);
+        });
+    }
+}
 
 /// A product that is narrow, with the tile of values.
 template <class T, class Out>
@@ -60,7 +59,7 @@ void multiply_narrow(const MatmulTasks<T, Out>& problem) {
     parallel_chunks(problem.m, rows, [&](std::int64_t begin, std::int64_t end) {
         auto scratch = Storage<Cpu>::allocate(static_cast<std::size_t>(rows * panel) * sizeof(T));
         T* sums = static_cast<T*>(scratch.mutable_data());
-        simd::run_for_isa<MultiplyNarrow>(problem, begin, end, packed_b, b_stride, sums);
+        multiply_narrow_rows(problem, begin, end, packed_b, b_stride, sums);
         finish_sums(problem.epilogue, end - begin, sums, panel, static_cast<int>(problem.n), 0, begin * problem.n,
                     problem.n, problem.out);
     });

@@ -116,14 +116,18 @@ template <class C, int Width, Packed Kind = Packed::values>
 [[gnu::always_inline]] inline void multiply_columns(int columns, std::int64_t rows, const C* a, std::int64_t a_row,
                                                     std::int64_t a_step, const C* b, std::int64_t b_row, C* c,
                                                     std::int64_t k, bool accumulate) {
-    constexpr int lanes = tile_lanes<C>(Width);
+    constexpr int lanes = tile_lanes<C>(Width), vectors = tile_vectors_of(Width);
     if (columns <= lanes) {
         multiply_strip<C, Width, 1, Kind>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
-    } else if (columns <= 2 * lanes) {
-        multiply_strip<C, Width, 2, Kind>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
-    } else {
-        multiply_strip<C, Width, tile_vectors_of(Width), Kind>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
+        return;
     }
+    if constexpr (vectors > 2) {
+        if (columns <= 2 * lanes) {
+            multiply_strip<C, Width, 2, Kind>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
+            return;
+        }
+    }
+    multiply_strip<C, Width, vectors, Kind>(rows, a, a_row, a_step, b, b_row, c, k, accumulate);
 }
 
 } // namespace lowrank::detail

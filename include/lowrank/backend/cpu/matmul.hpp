@@ -91,7 +91,7 @@ struct PanelOfBlock {
     bool is_last; // the sums are complete then
 };
 
-/// All strips of rows by one panel. Here an instruction set is chosen: for a strip alone the choice would cost some 3%.
+/// All strips of rows by one panel. Here an instruction set is chosen: seldom, and for little code.
 struct MultiplyPanel {
     template <int Width, class T, class Out, class C>
     LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, const PanelOfBlock<C>& of,

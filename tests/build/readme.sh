@@ -17,14 +17,11 @@ exec 3>&1 4>&2
 sed -n '/^```cpp$/,/^```$/p' "$source/README.md" | sed '1d; /^```$/q' | sed '$d' >program.cpp
 grep -q 'int main' program.cpp
 # The budget is 8 seconds, or three and a half times a yardstick that includes much of the standard library: machines
-# differ. The load of others adds to both, by a quarter and more and not to both alike: so the best of up to three rounds
-# counts.
+# differ. Others' load slows either of two compilations by a quarter and more, so the best of up to three rounds counts.
 printf '#include <regex>\n#include <iostream>\nint main(int, char** a) { std::cout << std::regex_match(a[0], std::regex("a+")); }\n' >yardstick.cpp
-least() { awk -v a="$1" -v b="$2" 'BEGIN { print a < b ? a : b }'; }
-spent=1e9 yardstick=1e9
 for round in 1 2 3; do
-    yardstick=$(least "$yardstick" "$(seconds "$compiler" -std=c++20 -O2 yardstick.cpp -o yardstick)")
-    spent=$(least "$spent" "$(seconds "$compiler" -std=c++20 -O2 -Wall -Wextra -Werror -I"$source/include" -MD -MF used program.cpp -o program -pthread)")
+    yardstick=$(seconds "$compiler" -std=c++20 -O2 yardstick.cpp -o yardstick)
+    spent=$(seconds "$compiler" -std=c++20 -O2 -Wall -Wextra -Werror -I"$source/include" -MD -MF used program.cpp -o program -pthread)
     echo "round $round: compiled in $spent s; the yardstick in $yardstick s"
     is_within=$(awk -v s="$spent" -v y="$yardstick" 'BEGIN { print s <= 8 || s <= 3.5 * y }')
     [ "$is_within" = 0 ] || break

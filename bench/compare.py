@@ -47,6 +47,8 @@ def arguments():
     p.add_argument("--rounds", type=int, default=5, help="rounds that count, of each comparison (5)")
     p.add_argument("--tokens", type=int, default=128, help="tokens that a run generates (128)")
     p.add_argument("--dtype", choices=["fp32", "bf16"], help="only rows with ours in this type")
+    p.add_argument("--setting", choices=list(PEER_SETTINGS),
+                   help="only rows with the peer so set: without instructions for bf16 a step of PyTorch's in it takes minutes")
     p.add_argument("--seed", type=int, default=0, help="of the random weights and tokens (0)")
     p.add_argument("--tokenizer", default=ROOT / "../shared/data/gpt2", type=Path, help="folder with tokenizer.json")
     p.add_argument("--text", default=ROOT / "../shared/data/text/wizard-of-oz.txt", type=Path,
@@ -120,9 +122,10 @@ class Runner:
         return run(command, environment).json()["benchmarks"]
 
     def rows_of(self, program, settings):
-        """Pairs (ours, peer) whose type the program has, and --dtype wants."""
+        """Pairs (ours, peer) whose type the program has, and --dtype and --setting want."""
         bf16 = self.has_bf16(program)
-        wanted = [pair for pair in settings if (pair[0] == "fp32" or bf16) and self.a.dtype in (None, pair[0])]
+        wanted = [(dtype, setting) for dtype, setting in settings
+                  if (dtype == "fp32" or bf16) and self.a.dtype in (None, dtype) and self.a.setting in (None, setting)]  # fmt: skip
         return wanted[:1] if self.a.quick else wanted
 
     def peer_name(self, setting):

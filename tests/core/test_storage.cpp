@@ -69,7 +69,7 @@ TEST_CASE("more memory than there is") {
     }
 }
 
-TEST_CASE("a larger block is taken once 32 MiB lie unused, if it is not too large") {
+TEST_CASE("a larger block is taken once 64 MiB lie unused, if it is not too large") {
     if (detail::is_sanitized) {
         return;
     }
@@ -82,16 +82,18 @@ TEST_CASE("a larger block is taken once 32 MiB lie unused, if it is not too larg
     };
     Cpu::empty_cache();
     std::vector<void*> blocks;
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 6; ++i) {
         blocks.push_back(Cpu::allocate(12 * mib));
     }
-    Cpu::deallocate(blocks[0], 12 * mib);
-    Cpu::deallocate(blocks[1], 12 * mib);
+    for (int i = 0; i < 5; ++i) {
+        Cpu::deallocate(blocks[static_cast<std::size_t>(i)], 12 * mib);
+    }
     CHECK(gives_one_of(blocks, 12 * mib));
     CHECK_FALSE(gives_one_of(blocks, 10 * mib));
-    Cpu::empty_cache(); // of that one and those two
-    blocks[0] = Cpu::allocate(12 * mib);
-    blocks[1] = Cpu::allocate(12 * mib);
+    Cpu::empty_cache(); // of that one and those five
+    for (int i = 0; i < 5; ++i) {
+        blocks[static_cast<std::size_t>(i)] = Cpu::allocate(12 * mib);
+    }
     for (void* block : blocks) {
         Cpu::deallocate(block, 12 * mib);
     }
@@ -99,6 +101,43 @@ TEST_CASE("a larger block is taken once 32 MiB lie unused, if it is not too larg
     CHECK(gives_one_of(blocks, 8 * mib));
     CHECK_FALSE(gives_one_of(blocks, 6 * mib));
     Cpu::empty_cache();
+}
+
+TEST_CASE("blocks of a size that is no longer asked for go back to the system") {
+    if (detail::is_sanitized) {
+        return;
+    }
+    constexpr std::size_t mib = std::size_t(1) << 20;
+    const auto unused = [] { return detail::BlockCache::instance().unused() / mib; };
+    const auto allocate = [](std::size_t count, std::size_t bytes) {
+        std::vector<void*> blocks;
+        for (std::size_t i = 0; i < count; ++i) {
+            blocks.push_back(Cpu::allocate(bytes));
+        }
+        return blocks;
+    };
+    const auto deallocate = [](const std::vector<void*>& blocks, std::size_t bytes) {
+        for (void* block : blocks) {
+            Cpu::deallocate(block, bytes);
+        }
+    };
+    Cpu::empty_cache();
+    deallocate(allocate(8, 12 * mib), 12 * mib);
+    CHECK(unused() == 96);
+    const std::vector<void*> huge = allocate(1, 40 * mib); // which is not kept itself
+    CHECK(unused() == 96);
+    const std::vector<void*> small = allocate(1, 1 * mib);
+    CHECK(unused() == 96);
+    const std::vector<void*> larger = allocate(1, 24 * mib);
+    CHECK(unused() == 72);
+    const std::vector<void*> others = allocate(2, 24 * mib);
+    CHECK(unused() == 60); // so much may stay
+    deallocate(larger, 24 * mib);
+    deallocate(others, 24 * mib);
+    deallocate(small, 1 * mib);
+    deallocate(huge, 40 * mib);
+    Cpu::empty_cache();
+    CHECK(unused() == 0);
 }
 
 TEST_CASE("a block of more than 32 MiB goes back to the system") {

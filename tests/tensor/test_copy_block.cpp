@@ -62,3 +62,29 @@ TEST_CASE("blocks are copied and transposed, and nothing around them is written"
     check_all<double, double>();
     check_all<std::int32_t, std::int32_t>();
 }
+
+TEST_CASE("rows are copied into panels, and the rest of the last panel is left alone") {
+    for (const std::int64_t rows : {1, 13, 30}) {
+        for (const std::int64_t columns : {1, 15, 16, 17, 40, 64}) {
+            for (const std::int64_t panel : {8, 16, 48}) {
+                CAPTURE(rows);
+                CAPTURE(columns);
+                CAPTURE(panel);
+                const std::int64_t panels = (columns + panel - 1) / panel, to_panel = rows * panel + 5;
+                std::vector<bf16> from;
+                for (std::int64_t i = 0; i < rows * (columns + 3); ++i) {
+                    from.push_back(bf16(float(i % 97)));
+                }
+                std::vector<float> to(static_cast<std::size_t>(panels * to_panel), untouched), expected = to;
+                for (std::int64_t r = 0; r < rows; ++r) {
+                    for (std::int64_t c = 0; c < columns; ++c) {
+                        expected[static_cast<std::size_t>(c / panel * to_panel + r * panel + c % panel)] =
+                            convert<float>(from[static_cast<std::size_t>(r * (columns + 3) + c)]);
+                    }
+                }
+                copy_panels(rows, columns, from.data(), columns + 3, to.data(), panel, to_panel);
+                CHECK(to == expected);
+            }
+        }
+    }
+}

@@ -84,11 +84,13 @@ struct SystemMemory {
 /// Freed blocks of memory kept for later requests: a training step asks for the same sizes again and again, and
 /// returning them to the system each time costs a page fault per 4 KiB. Beyond 32 MiB that is little beside the work on
 /// a block, and what it holds is missed elsewhere, so those are returned. A request takes a block of its own size
-/// class; once 32 MiB lie unused, also one of a class up to twice as large, so that rows of varying length do not pile
-/// up blocks of every size.
+/// class. Where rows differ in length from step to step, blocks of every size would pile up: so once more lies unused
+/// than the layers of a step leave to one another, a request also takes a block of a class up to twice as large, and
+/// where there is none, as many unused bytes go back as it has itself.
 class BlockCache {
   public:
-    static constexpr std::size_t alignment = SystemMemory::alignment, most_kept = std::size_t(32) << 20;
+    static constexpr std::size_t alignment = SystemMemory::alignment, most_kept = std::size_t(32) << 20,
+                                 most_spare = 2 * most_kept;
 
     static BlockCache& instance() {
         static BlockCache* cache = new BlockCache; // never destroyed: tensors may outlive every other static
@@ -103,7 +105,7 @@ class BlockCache {
         const std::size_t wanted = class_of(bytes);
         if (!is_sanitized) { // which is to see every use after the end
             std::scoped_lock lock(mutex_);
-            const std::size_t last = unused_ > most_kept ? wanted + 3 : wanted;
+            const std::size_t last = unused_ > most_spare ? wanted + 3 : wanted;
             for (std::size_t size_class = wanted; size_class <= last; ++size_class) {
                 if (auto& list = free_[size_class]; !list.empty()) {
                     void* block = list.back();
@@ -112,6 +114,7 @@ class BlockCache {
                     return block;
                 }
             }
+            make_room(bytes_of(wanted));
         }
         void* memory = SystemMemory::allocate(alignment + bytes_of(wanted), alignment + bytes);
         *static_cast<std::size_t*>(memory) = wanted; // the block's class lies in front of it
@@ -143,6 +146,12 @@ class BlockCache {
         unused_ = 0;
     }
 
+    /// Bytes of the blocks that wait to be used again.
+    std::size_t unused() {
+        std::scoped_lock lock(mutex_);
+        return unused_;
+    }
+
     // Size classes: four to each power of two, from 256 bytes on.
     static constexpr std::size_t class_of(std::size_t bytes) {
         const std::size_t last = (bytes < 256 ? 256 : bytes) - 1; // the smallest class holds 256 bytes
@@ -154,6 +163,24 @@ class BlockCache {
     }
 
   private:
+    /// Gives back as many bytes of mapped blocks as a new one takes, but none of those that may stay: the smallest
+    /// first, which serve the fewest requests. A block that is not kept itself displaces none that the next step would
+    /// miss.
+    void make_room(std::size_t bytes) {
+        if (bytes < SystemMemory::huge || bytes > most_kept) {
+            return;
+        }
+        std::size_t given = 0;
+        for (std::size_t size_class = class_of(SystemMemory::huge); size_class < free_.size(); ++size_class) {
+            for (auto& list = free_[size_class]; !list.empty() && given < bytes && unused_ > most_spare;) {
+                give_back(list.back());
+                list.pop_back();
+                given += bytes_of(size_class);
+                unused_ -= bytes_of(size_class);
+            }
+        }
+    }
+
     static std::size_t class_in_front(const void* block) {
         return *reinterpret_cast<const std::size_t*>(static_cast<const std::byte*>(block) - alignment);
     }

@@ -11,6 +11,19 @@
 #include "lowrank/simd/transpose.hpp"
 
 namespace lowrank {
+
+/// Asks the second-level cache, or the first-level cache where Locality is 3, for rows of `columns` values that are
+/// `row_stride` apart.
+template <int Locality = 2, class T>
+LOWRANK_INLINE void prefetch_rows(const T* from, std::int64_t rows, std::int64_t columns, std::int64_t row_stride) {
+    constexpr auto line = static_cast<std::int64_t>(64 / sizeof(T));
+    for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t c = 0; c < columns; c += line) {
+            __builtin_prefetch(from + r * row_stride + c, 0, Locality);
+        }
+    }
+}
+
 namespace detail {
 
 /// What vectors load with conversion.
@@ -25,19 +38,26 @@ template <class To, int Width>
 using CopyVector = simd::Vec<compute_t<To>, Width * 4 / int(sizeof(compute_t<To>))>;
 
 struct CopyRows {
+    /// Element (r, c) goes to to[c / panel · to_panel + r · to_row + c % panel].
     template <int Width, class From, class To>
     LOWRANK_INLINE static void run(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row,
-                                   To* to, std::int64_t to_row) {
+                                   To* to, std::int64_t to_row, std::int64_t panel, std::int64_t to_panel) {
         using V = CopyVector<To, Width>;
-        for (std::int64_t r = 0; r < rows; ++r) {
-            const From* source = from + r * from_row;
-            To* target = to + r * to_row;
-            std::int64_t c = 0;
-            for (; c + V::size <= columns; c += V::size) {
-                simd::store(simd::load<V>(source + c), target + c);
+        constexpr std::int64_t ahead = 12; // no processor foresees rows that lie pages apart
+        for (std::int64_t r = 0; r < rows; ++r, from += from_row, to += to_row) {
+            if (r + ahead < rows) {
+                prefetch_rows<3>(from + ahead * from_row, 1, columns, 0);
             }
-            for (; c < columns; ++c) {
-                target[c] = convert<To>(source[c]);
+            To* target = to;
+            for (std::int64_t begin = 0; begin < columns; begin += panel, target += to_panel) {
+                const std::int64_t count = std::min(panel, columns - begin);
+                std::int64_t c = 0;
+                for (; c + V::size <= count; c += V::size) {
+                    simd::store(simd::load<V>(from + begin + c), target + c);
+                }
+                for (; c < count; ++c) {
+                    target[c] = convert<To>(from[begin + c]);
+                }
             }
         }
     }
@@ -85,18 +105,6 @@ struct TransposeRows {
 
 } // namespace detail
 
-/// Asks the second-level cache, or the first-level cache where Locality is 3, for rows of `columns` values that are
-/// `row_stride` apart.
-template <int Locality = 2, class T>
-LOWRANK_INLINE void prefetch_rows(const T* from, std::int64_t rows, std::int64_t columns, std::int64_t row_stride) {
-    constexpr auto line = static_cast<std::int64_t>(64 / sizeof(T));
-    for (std::int64_t r = 0; r < rows; ++r) {
-        for (std::int64_t c = 0; c < columns; c += line) {
-            __builtin_prefetch(from + r * row_stride + c, 0, Locality);
-        }
-    }
-}
-
 /// Element (r, c) of a `rows` × `columns` block is read from from[r · from_row + c] and written, converted, to
 /// to[r · to_row + c · to_column]; one of the two is 1. The blocks do not overlap.
 template <class From, class To>
@@ -112,7 +120,7 @@ void copy_block(std::int64_t rows, std::int64_t columns, const From* from, std::
     }
     if constexpr (detail::VectorConvertible<From, To>) {
         if (to_column == 1) {
-            simd::run_for_isa<detail::CopyRows>(rows, columns, from, from_row, to, to_row);
+            simd::run_for_isa<detail::CopyRows>(rows, columns, from, from_row, to, to_row, columns, 0);
             return;
         }
         if (to_row == 1) {
@@ -125,6 +133,15 @@ void copy_block(std::int64_t rows, std::int64_t columns, const From* from, std::
             to[r * to_row + c * to_column] = convert<To>(from[r * from_row + c]);
         }
     }
+}
+
+/// Element (r, c) of a `rows` × `columns` block is read from from[r · from_row + c] and written, converted, to
+/// to[c / panel · to_panel + r · panel + c % panel]: into panels of `panel` columns, `to_panel` apart.
+template <class From, class To>
+requires detail::VectorConvertible<From, To>
+void copy_panels(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row, To* to,
+                 std::int64_t panel, std::int64_t to_panel) {
+    simd::run_for_isa<detail::CopyRows>(rows, columns, from, from_row, to, panel, panel, to_panel);
 }
 
 } // namespace lowrank

@@ -95,15 +95,21 @@ struct PanelOfBlock {
 struct MultiplyPanel {
     template <int Width, class T, class Out, class C>
     LOWRANK_INLINE static void run(const MatmulTasks<T, Out>& problem, const PanelOfBlock<C>& of,
-                                   BlockAhead<T, Out>& block_ahead, ResultAhead<Out>& result_ahead) {
+                                   [[maybe_unused]] BlockAhead<T, Out>& block_ahead,
+                                   [[maybe_unused]] ResultAhead<Out>& result_ahead) {
         const std::int64_t tile_rows = problem.blocks.tile_rows, strips = MatmulBlocks::pieces(of.rows, tile_rows);
         C* c = of.c;
         for (std::int64_t strip = 0; strip < strips; ++strip, c += of.c_strip) {
-            block_ahead.fetch();
-            result_ahead.fetch();
             const std::int64_t row = of.row + strip * tile_rows;
             const std::int64_t count = std::min<std::int64_t>(tile_rows, of.row + of.rows - row);
-            multiply<Width>(problem, of, strip, strips, count, problem.a.from(row, of.k0), c);
+            if constexpr (Width == 16) {
+                block_ahead.fetch();
+                result_ahead.fetch();
+            } else if (of.is_last) { // lines that arrive while the tile multiplies; more than these only cost
+                                     // instructions
+                prefetch_rows<3>(problem.out + row * problem.n + of.column, count, of.width, problem.n);
+            }
+            multiply<Width>(problem, of, strip, strips, count, problem.a.from(row, of.k0, of.k), c);
             if (of.is_last) {
                 finish_sums(problem.epilogue, count, c, problem.blocks.panel, of.width, of.column,
                             row * problem.n + of.column, problem.n, problem.out);
@@ -205,8 +211,8 @@ void multiply(MatmulTasks<T, Out> problem) {
     const std::int64_t parts = problem.tile.parts(), stride = is_paired ? pair_row(parts * problem.k) : problem.k;
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * stride) * sizeof(C));
     C* packed_a = static_cast<C*>(memory.mutable_data());
-    problem.a = is_paired ? PackedRows<C>{packed_a, stride, stride, parts}
-                          : PackedRows<C>{packed_a, stride, 1, blocks.tile_rows};
+    problem.a =
+        is_paired ? PackedRows<C>{packed_a, stride, parts, 0} : PackedRows<C>{packed_a, 1, blocks.tile_rows, padded};
     if constexpr (std::same_as<C, float>) {
         is_paired ? pack_pairs(problem, stride, packed_a) : pack_strips(problem, packed_a);
     } else {

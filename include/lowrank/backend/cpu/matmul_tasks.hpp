@@ -16,14 +16,18 @@
 namespace lowrank::detail {
 
 /// A packed left factor. Values lie in strips of as many rows as the tile has, in which the rows' values of one step of
-/// k are neighbours; pairs lie in rows, as AMX reads them.
+/// k are neighbours; and the strips of a block of k lie together, so that reading one strip after the other is reading
+/// on. Pairs lie in rows over all of k, as AMX reads them.
 template <class C>
 struct PackedRows {
     const C* values = nullptr;
-    std::int64_t strip = 0, row = 0, step = 0; // distances: of a strip, for each of its rows; in a strip
+    std::int64_t row = 0, step = 0; // distances within a strip
+    std::int64_t rows = 0;          // of a block of k, with those that fill the last strip; 0 where rows are whole
 
-    /// From row r on, the first of a strip, and step k0.
-    const C* from(std::int64_t r, std::int64_t k0) const { return values + r * strip + k0 * step; }
+    /// From row r on, the first of a strip, and step k0, the first of a block of k steps.
+    const C* from(std::int64_t r, std::int64_t k0, std::int64_t k) const {
+        return rows == 0 ? values + r * row + k0 * step : values + k0 * rows + r * k;
+    }
 };
 
 /// A product whose left factor is packed: all that its tasks share.
@@ -78,17 +82,13 @@ struct MatmulTasks {
                     return;
                 }
             }
-            for (std::int64_t p = 0; p < panels; ++p, part += count * panel) {
-                const std::int64_t width = std::min(panel, columns - p * panel);
-                if (width < panel) {
-                    std::fill(part, part + rows * panel, C(0));
-                }
-                read_block(segment.b, row, rows, column + p * panel, width, part, panel);
-                if (segment.scale != C(1)) {
-                    for (std::int64_t i = 0; i < rows * panel; ++i) {
-                        part[i] *= segment.scale;
-                    }
-                }
+            C* last = part + (panels - 1) * count * panel;
+            if (columns < panels * panel) {
+                std::fill(last, last + rows * panel, C(0));
+            }
+            read_panels(segment.b, row, rows, column, columns, part, panel, count * panel);
+            for (; part <= last && segment.scale != C(1); part += count * panel) {
+                std::transform(part, part + rows * panel, part, [&](C x) { return x * segment.scale; });
             }
         });
     }
@@ -103,19 +103,23 @@ struct MatmulTasks {
     }
 };
 
-/// Packs the rows of the left factors into strips: within a strip, the rows' values of one step of k lie together.
+/// Packs the rows of the left factors as values, block by block of k and in strips.
 template <class T, class Out>
 void pack_strips(const MatmulTasks<T, Out>& problem, compute_t<T>* target) {
+    using C = compute_t<T>;
     const std::int64_t tile_rows = problem.blocks.tile_rows, strips = MatmulBlocks::pieces(problem.m, tile_rows);
     const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (tile_rows * std::max<std::int64_t>(problem.k, 1)));
     parallel_chunks(strips, grain, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t strip = begin; strip < end; ++strip) {
             const std::int64_t row = strip * tile_rows, rows = std::min(tile_rows, problem.m - row);
-            problem.for_steps(0, problem.k,
-                              [&](const auto& segment, std::int64_t k0, std::int64_t k, std::int64_t before) {
-                                  read_block(segment.a.transposed(), k0, k, row, rows,
-                                             target + row * problem.k + before * tile_rows, tile_rows);
-                              });
+            for (std::int64_t block = 0; block < problem.k; block += problem.blocks.k) {
+                const std::int64_t steps = std::min(problem.blocks.k, problem.k - block);
+                C* part = target + block * strips * tile_rows + row * steps;
+                problem.for_steps(
+                    block, steps, [&](const auto& segment, std::int64_t k0, std::int64_t k, std::int64_t before) {
+                        read_block(segment.a.transposed(), k0, k, row, rows, part + before * tile_rows, tile_rows);
+                    });
+            }
         }
     });
 }

@@ -1,6 +1,7 @@
 // Reading blocks of a product's factors on the host, whatever they are: this is where packing converts and decodes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "lowrank/tensor/copy_block.hpp"
@@ -40,7 +41,27 @@ void read_block(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_
     }
 }
 
-/// The same with columns for rows: element (r, c) goes to target[c · stride + r].
+/// The same into panels of `panel` columns, `to_panel` numbers apart. Where rows of the factor lie together all panels
+/// are filled row by row, so that each row is met once.
+template <class T, class C>
+void read_panels(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
+                 std::int64_t columns, C* target, std::int64_t panel, std::int64_t to_panel) {
+    const auto copy = [&](const auto& view) {
+        copy_panels(rows, columns, view.data + row * view.row_stride + column, view.row_stride, target, panel,
+                    to_panel);
+    };
+    if (from.weight == nullptr && from.values.data != nullptr && from.values.column_stride == 1) {
+        copy(from.values);
+    } else if (from.weight == nullptr && from.values.data == nullptr && from.parameters.column_stride == 1) {
+        copy(from.parameters);
+    } else {
+        for (std::int64_t c = 0; c < columns; c += panel, target += to_panel) {
+            read_block(from, row, rows, column + c, std::min(panel, columns - c), target, panel);
+        }
+    }
+}
+
+/// read_block with columns for rows: element (r, c) goes to target[c · stride + r].
 template <class T, class C>
 void read_columns(const MatrixOperand<T, Cpu>& from, std::int64_t row, std::int64_t rows, std::int64_t column,
                   std::int64_t columns, C* target, std::int64_t stride) {

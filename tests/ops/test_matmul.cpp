@@ -91,6 +91,21 @@ TEST_CASE("sizes around every edge of the blocks") {
     }
 }
 
+TEST_CASE("a long inner dimension is summed part by part") {
+    Rng rng(8);
+    for (const std::int64_t k : {2049, 20000}) {
+        CAPTURE(k);
+        const auto a = random_tensor<float>({20, k}, rng), b = random_tensor<float>({k, 70}, rng);
+        const auto expected = naive(a, b), size = naive(size_of_each(a), size_of_each(b));
+        const auto y = matmul(a, b).to_vector();
+        double worst = 0;
+        for (std::size_t i = 0; i < y.size(); ++i) {
+            worst = std::max(worst, std::abs(y[i] - expected[i]) / size[i]);
+        }
+        CHECK(worst < 1e-6);
+    }
+}
+
 TEST_CASE("products of float have float's precision, also where bf16 forms them") {
     Rng rng(6);
     const auto spread = [&](const Shape& shape) { // over 13 powers of ten, side by side

@@ -259,8 +259,9 @@ void matmul(Cpu, std::int64_t m, std::int64_t n, std::span<const MatmulSegment<T
     for (const MatmulSegment<T, Cpu>& segment : segments) {
         k += tile.steps_of(segment.k);
     }
-    // The packed left factor of a very long inner dimension, such as a vocabulary, would be as large as the factor.
-    const std::int64_t long_k = 8192 / tile.parts();
+    // The packed left factor of a very long inner dimension, such as a vocabulary, would be as large as the factor, and
+    // come from memory again for each group of columns.
+    const std::int64_t long_k = tile.kind == detail::Packed::values ? 2048 : 8192 / tile.parts();
     const bool can_add = std::same_as<Out, C> && epilogue.is_plain();
     const std::int64_t parts = can_add ? detail::MatmulBlocks::pieces(k, long_k) : 1;
     const std::int64_t step =

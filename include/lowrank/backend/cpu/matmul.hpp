@@ -22,7 +22,8 @@
 namespace lowrank {
 namespace detail {
 
-/// The block of B that is packed next. It is fetched into the cache a little before each of `tiles` tiles.
+/// The block of B that is packed next. On AVX-512 and AMX it is fetched into the cache a little before each of `tiles`
+/// tiles; with narrower vectors the instructions that this takes cost more than it saves.
 template <class T, class Out>
 class BlockAhead {
   public:
@@ -47,8 +48,8 @@ class BlockAhead {
     std::int64_t k_, end_, step_, column_, columns_;
 };
 
-/// The rows of the result that a block's sums will be written to, which the tiles ask the caches for while they
-/// multiply: written all at once, they would be waited for.
+/// The rows of the result that a block's sums will be written to, which the tiles of AVX-512 and AMX ask the caches for
+/// while they multiply: written all at once, they would be waited for.
 template <class Out>
 class ResultAhead {
   public:
@@ -151,8 +152,8 @@ struct MultiplyPanel {
 };
 
 /// One task: a block of rows by a group of panels, over all of k. B is packed while the first rows are multiplied, and
-/// read again by the others. While they are multiplied by one block of B, the caches are asked for the next one, which
-/// may be that of another task, from `next_column` on.
+/// read again by the others. While they are multiplied by one block of B, the caches may be asked for the next one,
+/// which may be that of another task, from `next_column` on.
 template <class T, class Out>
 void multiply_block(const MatmulTasks<T, Out>& problem, std::int64_t row0, std::int64_t column0,
                     std::int64_t next_column, compute_t<T>* sums, compute_t<T>* packed_b) {

@@ -106,8 +106,7 @@ struct MultiplyPanel {
             if constexpr (Width == 16) {
                 block_ahead.fetch();
                 result_ahead.fetch();
-            } else if (of.is_last) { // lines that arrive while the tile multiplies; more than these only cost
-                                     // instructions
+            } else if (of.is_last) { // its lines arrive while it multiplies
                 prefetch_rows<3>(problem.out + row * problem.n + of.column, count, of.width, problem.n);
             }
             multiply<Width>(problem, of, strip, strips, count, problem.a.from(row, of.k0, of.k), c);

@@ -43,7 +43,7 @@ struct CopyRows {
     LOWRANK_INLINE static void run(std::int64_t rows, std::int64_t columns, const From* from, std::int64_t from_row,
                                    To* to, std::int64_t to_row, std::int64_t panel, std::int64_t to_panel) {
         using V = CopyVector<To, Width>;
-        constexpr std::int64_t ahead = 12; // no processor foresees rows that lie pages apart
+        const std::int64_t ahead = columns <= 256 ? 12 : rows; // short rows that lie pages apart no processor foresees
         for (std::int64_t r = 0; r < rows; ++r, from += from_row, to += to_row) {
             if (r + ahead < rows) {
                 prefetch_rows<3>(from + ahead * from_row, 1, columns, 0);

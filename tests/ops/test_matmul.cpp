@@ -53,6 +53,17 @@ Tensor<double> size_of_each(const Tensor<T>& x) {
     return sqrt(square(cast<double>(x)));
 }
 
+/// The largest error of an element of a·b, as a part of the sum of its products' magnitudes.
+double worst_error(const Tensor<float>& a, const Tensor<float>& b) {
+    const auto expected = naive(a, b), size = naive(size_of_each(a), size_of_each(b));
+    const auto y = matmul(a, b).to_vector();
+    double worst = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) {
+        worst = std::max(worst, std::abs(y[i] - expected[i]) / size[i]);
+    }
+    return worst;
+}
+
 } // namespace
 
 TEST_CASE("matmul equals PyTorch's, batched, broadcast and transposed") {
@@ -96,13 +107,7 @@ TEST_CASE("a long inner dimension is summed part by part") {
     for (const std::int64_t k : {2049, 20000}) {
         CAPTURE(k);
         const auto a = random_tensor<float>({20, k}, rng), b = random_tensor<float>({k, 70}, rng);
-        const auto expected = naive(a, b), size = naive(size_of_each(a), size_of_each(b));
-        const auto y = matmul(a, b).to_vector();
-        double worst = 0;
-        for (std::size_t i = 0; i < y.size(); ++i) {
-            worst = std::max(worst, std::abs(y[i] - expected[i]) / size[i]);
-        }
-        CHECK(worst < 1e-6);
+        CHECK(worst_error(a, b) < 1e-6);
     }
 }
 
@@ -117,13 +122,7 @@ TEST_CASE("products of float have float's precision, also where bf16 forms them"
     };
     for (const auto& [a, b] : {std::pair(spread({41, 777}), spread({777, 71})),
                                std::pair(transpose(spread({777, 41}), 0, 1), transpose(spread({71, 777}), 0, 1))}) {
-        const auto expected = naive(a, b), size = naive(size_of_each(a), size_of_each(b));
-        const auto y = matmul(a, b).to_vector();
-        double worst = 0;
-        for (std::size_t i = 0; i < y.size(); ++i) {
-            worst = std::max(worst, std::abs(y[i] - expected[i]) / size[i]);
-        }
-        CHECK(worst < 1.2e-6);
+        CHECK(worst_error(a, b) < 1.2e-6);
     }
 }
 

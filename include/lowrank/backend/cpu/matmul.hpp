@@ -211,8 +211,8 @@ void multiply(MatmulTasks<T, Out> problem) {
     const std::int64_t parts = problem.tile.parts(), stride = is_paired ? pair_row(parts * problem.k) : problem.k;
     auto memory = Storage<Cpu>::allocate(static_cast<std::size_t>(padded * stride) * sizeof(C));
     C* packed_a = static_cast<C*>(memory.mutable_data());
-    problem.a =
-        is_paired ? PackedRows<C>{packed_a, stride, parts, 0} : PackedRows<C>{packed_a, 1, blocks.tile_rows, padded};
+    problem.a = is_paired ? PackedRows<C>{.values = packed_a, .row = stride, .step = parts}
+                          : PackedRows<C>{.values = packed_a, .rows = padded};
     if constexpr (std::same_as<C, float>) {
         is_paired ? pack_pairs(problem, stride, packed_a) : pack_strips(problem, packed_a);
     } else {

@@ -21,7 +21,7 @@ namespace lowrank::detail {
 template <class C>
 struct PackedRows {
     const C* values = nullptr;
-    std::int64_t row = 0, step = 0; // distances within a strip
+    std::int64_t row = 0, step = 0; // of pairs: distances of rows and of steps of k
     std::int64_t rows = 0;          // of a block of k, with those that fill the last strip; 0 where rows are whole
 
     /// From row r on, the first of a strip, and step k0, the first of a block of k steps.

@@ -1,6 +1,7 @@
 // Memory of the host: blocks of the system, and those that wait to be used again.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -170,12 +171,11 @@ class BlockCache {
         if (bytes < SystemMemory::huge || bytes > most_kept) {
             return;
         }
-        std::size_t given = 0;
+        const std::size_t stays = std::max(most_spare, unused_ - std::min(unused_, bytes));
         for (std::size_t size_class = class_of(SystemMemory::huge); size_class < free_.size(); ++size_class) {
-            for (auto& list = free_[size_class]; !list.empty() && given < bytes && unused_ > most_spare;) {
+            for (auto& list = free_[size_class]; !list.empty() && unused_ > stays;) {
                 give_back(list.back());
                 list.pop_back();
-                given += bytes_of(size_class);
                 unused_ -= bytes_of(size_class);
             }
         }

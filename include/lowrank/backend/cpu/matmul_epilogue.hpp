@@ -64,27 +64,25 @@ struct FinishRows {
                                    std::int64_t row, Out* out) {
         constexpr int lanes = tile_lanes<compute_t<T>>(Width);
         const MatmulEpilogue<T, Out> e = epilogue; // which what is stored cannot change: so it stays in registers
-        const bool is_whole = width % lanes == 0, is_stored = is_whole && e.is_plain() && !e.accumulate;
-        for (std::int64_t r = 0; is_stored && r < rows; ++r) {
-            for (int j = 0; j < width; j += lanes) {
-                simd::store(simd::load<simd::Vec<compute_t<T>, lanes>>(sums + r * sums_row + j),
-                            out + offset + r * row + j);
+        if (width % lanes != 0 || e.activation != Activation::none) {
+            for (std::int64_t r = 0; r < rows; ++r, sums += sums_row, offset += row) {
+                for (int j = 0; j < width; j += lanes) {
+                    const int count = width - j < lanes ? width - j : lanes;
+                    finish_vector<lanes, true>(e, sums + j, count, column + j, offset + j, out);
+                }
             }
-        }
-        if (is_stored) {
-            return;
-        }
-        const bool is_plain = e.activation == Activation::none && is_whole;
-        for (std::int64_t r = 0; is_plain && r < rows; ++r, sums += sums_row, offset += row) {
-            for (int j = 0; j < width; j += lanes) {
-                constexpr std::integral_constant<int, lanes> all;
-                finish_vector<lanes, false>(e, sums + j, all, column + j, offset + j, out);
+        } else if (!e.is_plain() || e.accumulate) {
+            for (std::int64_t r = 0; r < rows; ++r, sums += sums_row, offset += row) {
+                for (int j = 0; j < width; j += lanes) {
+                    constexpr std::integral_constant<int, lanes> all;
+                    finish_vector<lanes, false>(e, sums + j, all, column + j, offset + j, out);
+                }
             }
-        }
-        for (std::int64_t r = 0; !is_plain && r < rows; ++r, sums += sums_row, offset += row) {
-            for (int j = 0; j < width; j += lanes) {
-                const int count = width - j < lanes ? width - j : lanes;
-                finish_vector<lanes, true>(e, sums + j, count, column + j, offset + j, out);
+        } else {
+            for (std::int64_t r = 0; r < rows; ++r, sums += sums_row, offset += row) {
+                for (int j = 0; j < width; j += lanes) {
+                    simd::store(simd::load<simd::Vec<compute_t<T>, lanes>>(sums + j), out + offset + j);
+                }
             }
         }
     }

@@ -57,7 +57,7 @@ template <class C, int Lanes, int R, int Vectors, Packed Kind = Packed::values>
     }
     // Of three rows' values, two are loaded for all vectors, and one by each multiplication: so neither the loads nor
     // the other instructions are what a step of k waits for.
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (std::int64_t i = 0; i < k; ++i) {
         V column[Vectors];
 #pragma GCC unroll 4

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 
 #include "lowrank/core/device.hpp"
 #include "lowrank/core/parallel.hpp"
@@ -11,6 +12,7 @@
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/memory.hpp"
+#include "lowrank/simd/multiply_halves.hpp"
 #include "lowrank/simd/vec.hpp"
 
 namespace lowrank {
@@ -36,41 +38,54 @@ constexpr std::uint32_t dropout_word(std::uint64_t seed, std::uint32_t site, std
 
 namespace detail {
 
-/// The generator on as many counters as a register has 64-bit lanes. In every lane the upper half stays zero.
+/// The generator on as many counters as a register has 64-bit lanes.
 template <int Lanes>
-struct PhiloxLanes {
+class PhiloxLanes {
+  public:
     using Words = typename simd::Vec<double, Lanes>::naturals;
-    Words word[4];
 
-    LOWRANK_INLINE PhiloxLanes(std::uint64_t seed, std::uint32_t stream, const std::uint64_t* counters,
-                               std::uint64_t offset) {
-        Words counter;
-        __builtin_memcpy(&counter, counters, sizeof counter);
-        counter += offset;
-        const Words zero = counter ^ counter;
-        Words c0 = counter & low, c1 = counter >> 32, c2 = zero + stream, c3 = zero;
-        std::uint64_t k0 = seed & low, k1 = seed >> 32;
-        for (int round = 0; round < 10; ++round) {
-            const Words a = c0 * std::uint64_t(0xD2511F53u), b = c2 * std::uint64_t(0xCD9E8D57u);
-            c0 = (b >> 32) ^ c1 ^ k0;
-            c1 = b & low;
-            c2 = (a >> 32) ^ c3 ^ k1;
-            c3 = a & low;
-            k0 = (k0 + 0x9E3779B9u) & low;
-            k1 = (k1 + 0xBB67AE85u) & low;
+    LOWRANK_INLINE PhiloxLanes(std::uint64_t seed, std::uint32_t stream) : stream_(Words{} + stream) {
+        auto k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
+        for (auto& [first, second] : keys_) {
+            first = Words{} + k0;
+            second = Words{} + k1;
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
         }
-        word[0] = c0;
-        word[1] = c1;
-        word[2] = c2;
-        word[3] = c3;
+    }
+
+    /// The four words of each counter, in the lower halves of the lanes; the upper ones hold anything. The rounds are a
+    /// long chain: two vectors of counters take turns.
+    LOWRANK_INLINE void operator()(const Words (&counter)[2], Words (&word)[2][4]) const {
+        const Words first = Words{} + std::uint64_t(0xD2511F53u), second = Words{} + std::uint64_t(0xCD9E8D57u);
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+            word[i][0] = counter[i];
+            word[i][1] = counter[i] >> 32;
+            word[i][2] = stream_;
+            word[i][3] = Words{};
+        }
+#pragma GCC unroll 10
+        for (const auto& key : keys_) {
+#pragma GCC unroll 2
+            for (auto& w : word) {
+                Words a, b;
+                simd::multiply_halves(w[0], first, a);
+                simd::multiply_halves(w[2], second, b);
+                w[0] = (b >> 32) ^ w[1] ^ key[0];
+                w[1] = b;
+                w[2] = (a >> 32) ^ w[3] ^ key[1];
+                w[3] = a;
+            }
+        }
     }
 
   private:
-    static constexpr std::uint64_t low = 0xffffffffu;
+    Words stream_, keys_[10][2]; // the keys of the rounds
 };
 
 /// Fills out[(4·step + w) · word_stride + lane] with the factor for word w of block counters[lane] + first +
-/// step · increment. `lanes` is a multiple of 8.
+/// step · increment. `lanes` is a multiple of 16.
 struct DropoutFactors {
     template <int Width, class S>
     [[gnu::always_inline]] static inline void run(const DropoutRule& rule, const std::uint64_t* counters, int lanes,
@@ -80,18 +95,36 @@ struct DropoutFactors {
         using Lanes = PhiloxLanes<count>;
         typedef typename simd::Vec<S, count>::natural Bits;
         typedef typename simd::Vec<S, count>::naturals Out;
-        const std::uint64_t threshold = rule.threshold();
-        const std::uint64_t factor = std::bit_cast<Bits>(static_cast<S>(rule.factor()));
+        const Lanes random(rule.seed, rule.site);
+        const Bits threshold = rule.threshold(), factor = std::bit_cast<Bits>(static_cast<S>(rule.factor()));
         for (int step = 0; step < steps; ++step) {
-            for (int lane = 0; lane < lanes; lane += count) {
-                const Lanes random(rule.seed, rule.site, counters + lane, first + std::uint64_t(step) * increment);
-#pragma GCC unroll 4
-                for (int w = 0; w < 4; ++w) {
-                    const auto kept = (typename Lanes::Words)((random.word[w] >> 8) >= threshold) & factor;
-                    const Out bits = __builtin_convertvector(kept, Out);
-                    __builtin_memcpy(out + (4 * step + w) * word_stride + lane, &bits, sizeof bits);
+            for (int lane = 0; lane < lanes; lane += 2 * count) {
+                typename Lanes::Words counter[2], word[2][4];
+                __builtin_memcpy(counter, counters + lane, sizeof counter);
+                for (auto& c : counter) {
+                    c += first + std::uint64_t(step) * increment;
+                }
+                random(counter, word);
+#pragma GCC unroll 8
+                for (int w = 0; w < 8; ++w) {
+                    Out bits;
+                    lower_halves(word[w / 4][w % 4], bits, std::make_integer_sequence<int, count>());
+                    bits = (Out)(bits >> 8 >= threshold) & factor;
+                    __builtin_memcpy(out + (4 * step + w % 4) * word_stride + lane + w / 4 * count, &bits, sizeof bits);
                 }
             }
+        }
+    }
+
+  private:
+    /// The lower halves of the lanes, as lanes of Out.
+    template <class Words, class Out, int... Lane>
+    LOWRANK_INLINE static void lower_halves(const Words& words, Out& out, std::integer_sequence<int, Lane...>) {
+        if constexpr (sizeof(Out) == sizeof(Words)) {
+            out = (Out)(words & std::uint64_t(0xffffffffu));
+        } else {
+            typedef typename simd::Vec<float, 2 * sizeof...(Lane)>::naturals Halves;
+            out = __builtin_shufflevector((Halves)words, (Halves)words, (2 * Lane)...);
         }
     }
 };

@@ -8,9 +8,11 @@ namespace {
 
 using namespace lowrank;
 
-/// Op `i` of the list. Attention's cost grows with the square of the size, that of the others in proportion.
+/// Op `i` of the list, on rows of GPT-2's width. Attention's cost grows with the square of their number, that of the
+/// others in proportion.
 const testing::OpExample<float>& op_at(std::size_t i) {
-    static const auto few = testing::op_list<float>(100), many = testing::op_list<float>(100'000);
+    constexpr std::int64_t width = 768 / 4;
+    static const auto few = testing::op_list<float>(100, width), many = testing::op_list<float>(1000, width);
     return many[i].name.ends_with("attention") ? few[i] : many[i];
 }
 

@@ -42,7 +42,8 @@ namespace detail {
 template <int Lanes>
 class PhiloxLanes {
   public:
-    using Words = typename simd::Vec<double, Lanes>::naturals;
+    using V = simd::Vec<double, Lanes>; // as bits
+    using Words = typename V::naturals;
 
     LOWRANK_INLINE PhiloxLanes(std::uint64_t seed, std::uint32_t stream) : stream_(Words{} + stream) {
         auto k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
@@ -57,7 +58,8 @@ class PhiloxLanes {
     /// The four words of each counter, in the lower halves of the lanes; the upper ones hold anything. The rounds are a
     /// long chain: two vectors of counters take turns.
     LOWRANK_INLINE void operator()(const Words (&counter)[2], Words (&word)[2][4]) const {
-        const Words first = Words{} + std::uint64_t(0xD2511F53u), second = Words{} + std::uint64_t(0xCD9E8D57u);
+        const V first = V::from_bits(Words{} + std::uint64_t(0xD2511F53u)),
+                second = V::from_bits(Words{} + std::uint64_t(0xCD9E8D57u));
 #pragma GCC unroll 2
         for (int i = 0; i < 2; ++i) {
             word[i][0] = counter[i];
@@ -69,9 +71,8 @@ class PhiloxLanes {
         for (const auto& key : keys_) {
 #pragma GCC unroll 2
             for (auto& w : word) {
-                Words a, b;
-                simd::multiply_halves(w[0], first, a);
-                simd::multiply_halves(w[2], second, b);
+                const auto a = (Words)simd::multiply_halves(V::from_bits(w[0]), first).v;
+                const auto b = (Words)simd::multiply_halves(V::from_bits(w[2]), second).v;
                 w[0] = (b >> 32) ^ w[1] ^ key[0];
                 w[1] = b;
                 w[2] = (a >> 32) ^ w[3] ^ key[1];
@@ -107,9 +108,9 @@ struct DropoutFactors {
                 random(counter, word);
 #pragma GCC unroll 8
                 for (int w = 0; w < 8; ++w) {
-                    Out bits;
-                    lower_halves(word[w / 4][w % 4], bits, std::make_integer_sequence<int, count>());
-                    bits = (Out)(bits >> 8 >= threshold) & factor;
+                    const auto halves = Lanes::V::from_bits(word[w / 4][w % 4]);
+                    const auto words = (Out)lower<S>(halves, std::make_integer_sequence<int, count>()).v;
+                    const Out bits = (Out)(words >> 8 >= threshold) & factor;
                     __builtin_memcpy(out + (4 * step + w % 4) * word_stride + lane + w / 4 * count, &bits, sizeof bits);
                 }
             }
@@ -117,14 +118,16 @@ struct DropoutFactors {
     }
 
   private:
-    /// The lower halves of the lanes, as lanes of Out.
-    template <class Words, class Out, int... Lane>
-    LOWRANK_INLINE static void lower_halves(const Words& words, Out& out, std::integer_sequence<int, Lane...>) {
-        if constexpr (sizeof(Out) == sizeof(Words)) {
-            out = (Out)(words & std::uint64_t(0xffffffffu));
+    /// The lower halves of the lanes as lanes of as many bits as S has.
+    template <class S, int N, int... Lane>
+    LOWRANK_INLINE static simd::Vec<S, N> lower(simd::Vec<double, N> halves, std::integer_sequence<int, Lane...>) {
+        if constexpr (sizeof(S) == sizeof(double)) {
+            return simd::Vec<S, N>::from_bits((typename simd::Vec<S, N>::naturals)halves.v &
+                                              std::uint64_t(0xffffffffu));
         } else {
-            typedef typename simd::Vec<float, 2 * sizeof...(Lane)>::naturals Halves;
-            out = __builtin_shufflevector((Halves)words, (Halves)words, (2 * Lane)...);
+            typedef typename simd::Vec<S, 2 * N>::type Halves;
+            return typename simd::Vec<S, N>::Raw{
+                __builtin_shufflevector((Halves)halves.v, (Halves)halves.v, (2 * Lane)...)};
         }
     }
 };

@@ -7,6 +7,7 @@
 #include "lowrank/ops/broadcast.hpp"
 #include "lowrank/ops/cast.hpp"
 #include "lowrank/ops/cumsum.hpp"
+#include "lowrank/ops/elementwise.hpp"
 #include "lowrank/ops/extremes.hpp"
 #include "lowrank/ops/log_sum_exp.hpp"
 #include "lowrank/ops/reduce.hpp"
@@ -80,6 +81,58 @@ TEST_CASE("max and min: the first of equals, NaN beyond all, kept dimensions, al
     CHECK_THROWS_WITH_AS(max(F::zeros({3, 0}), 1), "max: dimension 1 of [3, 0], expected 1 to 2^31 - 1 elements",
                          ShapeError);
     CHECK_THROWS_WITH_AS(argmin(x, 2), "min: dimension 2 of a tensor with 2 dimensions", ShapeError);
+}
+
+TEST_CASE_TEMPLATE("max and min of long lines: the first of equals and of NaN, wherever they are", T, float, double,
+                   bf16) {
+    for (const Shape& shape :
+         {Shape{1, 1}, Shape{3, 63}, Shape{2, 130}, Shape{1, 40'000}, Shape{2, 20'001}, Shape{300, 70}}) {
+        for (const bool has_nan : {false, true}) {
+            Rng rng(17);
+            std::vector<T> values; // few different ones, so that the extremes are met several times
+            for (std::int64_t i = 0; i < numel(shape); ++i) {
+                values.push_back(static_cast<T>(static_cast<float>(rng.below(300)) - 150));
+                if (has_nan && rng.below(static_cast<std::uint64_t>(shape[1])) == 0) {
+                    values.back() = static_cast<T>(no_number);
+                }
+            }
+            const auto x = Tensor<T>::from(values, shape);
+            for (const int dim : {0, 1}) {
+                const std::int64_t lines = shape[1 - dim], step = dim == 0 ? lines : 1, line = dim == 0 ? 1 : shape[1];
+                std::vector<std::int32_t> largest, smallest;
+                for (std::int64_t l = 0; l < lines; ++l) {
+                    std::int64_t high = 0, low = 0;
+                    const auto at = [&](std::int64_t j) {
+                        return convert<double>(values[std::size_t(l * line + j * step)]);
+                    };
+                    for (std::int64_t j = 1; j < shape[dim]; ++j) {
+                        const auto is_new = [&](std::int64_t best, bool beyond) {
+                            return !std::isnan(at(best)) && (std::isnan(at(j)) || beyond);
+                        };
+                        high = is_new(high, at(j) > at(high)) ? j : high;
+                        low = is_new(low, at(j) < at(low)) ? j : low;
+                    }
+                    largest.push_back(static_cast<std::int32_t>(high));
+                    smallest.push_back(static_cast<std::int32_t>(low));
+                }
+                CAPTURE(shape);
+                CAPTURE(dim);
+                CHECK(argmax(x, dim).to_vector() == largest);
+                CHECK(argmin(x, dim).to_vector() == smallest);
+            }
+        }
+    }
+}
+
+TEST_CASE("max and min find an element anywhere in a long line") {
+    for (const std::int64_t place : {0, 63, 64, 16'383, 16'384, 32'767, 39'935, 39'999}) {
+        std::vector<float> values(40'000, 0.0f);
+        values[static_cast<std::size_t>(place)] = 1;
+        const F x = F::from(values, {40'000});
+        CHECK(argmax(x, 0).item() == place);
+        CHECK(argmin(-x, 0).item() == place);
+        CHECK(max(x).item() == 1.0f);
+    }
 }
 
 TEST_CASE("log_sum_exp of infinities, of nothing, and with the dimension kept") {

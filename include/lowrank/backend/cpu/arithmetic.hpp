@@ -10,6 +10,7 @@
 #include "lowrank/core/scalar.hpp"
 #include "lowrank/simd/dispatch.hpp"
 #include "lowrank/simd/memory.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 
 namespace lowrank {
 
@@ -50,39 +51,34 @@ struct AddRun {
     }
 };
 
-/// copy_strided for a source that steps by one through the dimension `dim`, not the last: by tiles, so that both sides
-/// use whole lines of memory.
+/// copy_strided for a source that steps by one through the dimension `dim`, not the last: by blocks of that and the
+/// last one, so that both sides use whole lines of memory.
 template <class From, class To>
-void copy_tiles(const Shape& shape, const From* from, const Strides& strides, To* to, int dim) {
-    constexpr std::int64_t tile = 16;
+void copy_transposed(const Shape& shape, const From* from, const Strides& strides, To* to, int dim) {
+    constexpr std::int64_t rows = 64, columns = 1024; // of a block of the target
     const int last = shape.rank() - 1;
     const Strides to_strides = row_major(shape);
-    Shape strips = shape;
-    strips[dim] = (shape[dim] + tile - 1) / tile;
-    strips[last] = 1;
-    const std::int64_t width = shape[last], grain = std::max<std::int64_t>(1, elementwise_grain / (tile * width));
-    parallel_chunks(numel(strips), grain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t strip = begin; strip < end; ++strip) {
+    const auto step = [=](int i) { return i == dim ? rows : i == last ? columns : 1; };
+    Shape blocks = shape;
+    blocks[dim] = (shape[dim] + rows - 1) / rows;
+    blocks[last] = (shape[last] + columns - 1) / columns;
+    const std::int64_t count = numel(blocks),
+                       grain = elementwise_grain / std::max<std::int64_t>(1, numel(shape) / count);
+    parallel_chunks(count, std::max<std::int64_t>(1, grain), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t block = begin; block < end; ++block) {
             const From* source = from;
             To* target = to;
-            std::int64_t index = strip, rows = 0;
+            Shape left = shape; // from the block on
+            std::int64_t index = block;
             for (int i = last; i >= 0; --i) {
-                std::int64_t position = index % strips[i];
-                index /= strips[i];
-                if (i == dim) {
-                    position *= tile;
-                    rows = std::min(tile, shape[dim] - position);
-                }
+                const std::int64_t position = index % blocks[i] * step(i);
+                index /= blocks[i];
+                left[i] -= position;
                 source += position * strides[i];
                 target += position * to_strides[i];
             }
-            for (std::int64_t left = 0; left < width; left += tile) {
-                for (std::int64_t r = 0; r < rows; ++r) {
-                    for (std::int64_t c = left; c < std::min(width, left + tile); ++c) {
-                        target[r * to_strides[dim] + c] = convert<To>(source[r + c * strides[last]]);
-                    }
-                }
-            }
+            copy_block(std::min(columns, left[last]), std::min(rows, left[dim]), source, strides[last], target, 1,
+                       to_strides[dim]);
         }
     });
 }
@@ -94,7 +90,7 @@ template <class From, class To>
 void copy_strided(Cpu, const Shape& shape, const From* from, const Strides& strides, To* to) {
     for (int dim = 0; dim + 1 < shape.rank(); ++dim) {
         if (strides[dim] == 1 && shape[dim] >= 8 && shape[shape.rank() - 1] >= 8 && numel(shape) > 0) {
-            return detail::copy_tiles(shape, from, strides, to, dim);
+            return detail::copy_transposed(shape, from, strides, to, dim);
         }
     }
     strided_loop<2>(shape, {strides, row_major(shape)}, [=](const auto& offset, const auto& step, std::int64_t n) {

@@ -105,6 +105,10 @@ void copy_strided(Cpu, const Shape& shape, const From* from, const Strides& stri
                 return;
             }
         }
+        if (step[0] == 0) {
+            std::fill_n(target, n, convert<To>(*source));
+            return;
+        }
         for (std::int64_t i = 0; i < n; ++i) {
             target[i] = convert<To>(source[i * step[0]]);
         }

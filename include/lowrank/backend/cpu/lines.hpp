@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/backend/cpu/reduce.hpp"
 #include "lowrank/core/device.hpp"
 
 namespace lowrank {
@@ -182,6 +183,7 @@ template <class T, class I>
 void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std::int64_t inner, const I* index,
                    std::int64_t outer_step, std::int64_t step, std::int64_t inner_step, bool replace, const T* x,
                    T* y) {
+    constexpr std::int64_t one = 1;
     // The sums of a block of lines should stay in cache.
     const std::int64_t width = std::clamp<std::int64_t>(32768 / std::max<std::int64_t>(1, n), 8, detail::most_lines);
     detail::for_lines(outer, n + m, inner, width, [=](std::int64_t o, std::int64_t first, std::int64_t count) {
@@ -193,6 +195,10 @@ void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std:
         for (std::int64_t j = 0; j < m; ++j) {
             const I* at = index + o * outer_step + j * step + first * inner_step;
             const T* row = x + (o * m + j) * inner + first;
+            if (inner_step == 0 && !replace) {
+                simd::run_for_isa<detail::SumRun>(row, one, std::int64_t(0), count, one, sums.data() + *at * count);
+                continue;
+            }
             for (std::int64_t i = 0; i < count; ++i) {
                 double& sum = sums[static_cast<std::size_t>(at[i * inner_step] * count + i)];
                 sum = (replace ? 0.0 : sum) + convert<double>(row[i]);

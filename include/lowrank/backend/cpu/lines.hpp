@@ -184,6 +184,16 @@ void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std:
                    std::int64_t outer_step, std::int64_t step, std::int64_t inner_step, bool replace, const T* x,
                    T* y) {
     constexpr std::int64_t one = 1;
+    if (m == 1) { // one for each line: there is nothing to add up first
+        parallel_chunks(outer * inner, elementwise_grain, [=](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t row = begin; row < end; ++row) {
+                const std::int64_t o = row / inner, i = row % inner;
+                T& target = y[(o * n + index[o * outer_step + i * inner_step]) * inner + i];
+                target = convert<T>((replace ? 0.0 : convert<double>(target)) + convert<double>(x[row]));
+            }
+        });
+        return;
+    }
     // The sums of a block of lines should stay in cache.
     const std::int64_t width = std::clamp<std::int64_t>(32768 / std::max<std::int64_t>(1, n), 8, detail::most_lines);
     detail::for_lines(outer, n + m, inner, width, [=](std::int64_t o, std::int64_t first, std::int64_t count) {

@@ -14,6 +14,7 @@
 #include "lowrank/backend/cpu/dropout.hpp"
 #include "lowrank/backend/cpu/elementwise.hpp"
 #include "lowrank/backend/cpu/embedding.hpp"
+#include "lowrank/backend/cpu/extremes.hpp"
 #include "lowrank/backend/cpu/layer_norm.hpp"
 #include "lowrank/backend/cpu/lines.hpp"
 #include "lowrank/backend/cpu/log_sum_exp.hpp"

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "lowrank/backend/cpu/extremes.hpp"
 #include "lowrank/ops/gather.hpp"
 
 namespace lowrank {

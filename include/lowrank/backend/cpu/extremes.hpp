@@ -13,10 +13,10 @@
 namespace lowrank {
 namespace detail {
 
-/// Whether a value is larger, or smaller, than another. A NaN counts as beyond both.
-template <class C>
-bool is_beyond(C value, C other, bool smallest) {
-    return (smallest ? value < other : value > other) || (value != value && other == other);
+/// Whether a value, or each lane of a vector, is larger, or smaller, than another. A NaN counts as beyond both.
+template <class V>
+LOWRANK_INLINE auto is_beyond(V value, V other, bool smallest) {
+    return (smallest ? value < other : value > other) | ((value != value) & (other == other));
 }
 
 /// Where `count` neighbouring lines, at most most_lines, are largest or smallest: best[i] and the first found[i].
@@ -40,8 +40,7 @@ struct ExtremeLines {
                 using Bits = typename V::naturals;
                 for (; i + V::size <= count; i += V::size) {
                     const V value = simd::load<V>(row + i), other = simd::load<V>(best + i);
-                    const auto beyond =
-                        (smallest ? value < other : value > other) | ((value != value) & (other == other));
+                    const auto beyond = is_beyond(value, other, smallest);
                     simd::store(select(beyond, value, other), best + i);
                     Bits at;
                     __builtin_memcpy(&at, found + i, sizeof at);
@@ -84,6 +83,31 @@ std::int64_t extreme_of_line(const T* x, std::int64_t n, bool smallest) {
     return at;
 }
 
+/// extreme_index of lines whose elements are neighbours: long ones are walked in pieces, by several threads.
+template <class T>
+void extremes_of_lines(std::int64_t lines, std::int64_t n, const T* x, bool smallest, std::int32_t* index) {
+    using C = compute_t<T>;
+    const std::int64_t pieces = (n + elementwise_grain - 1) / elementwise_grain; // of a line
+    std::vector<std::int64_t> found(static_cast<std::size_t>(lines * pieces));
+    const std::int64_t grain = std::max<std::int64_t>(1, elementwise_grain / n);
+    parallel_chunks(lines * pieces, grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t piece = begin; piece < end; ++piece) {
+            const std::int64_t first = piece % pieces * elementwise_grain,
+                               count = std::min(elementwise_grain, n - first);
+            found[static_cast<std::size_t>(piece)] =
+                first + extreme_of_line(x + piece / pieces * n + first, count, smallest);
+        }
+    });
+    for (std::int64_t i = 0; i < lines; ++i) {
+        const T* line = x + i * n;
+        const std::int64_t* of = found.data() + i * pieces;
+        const std::int64_t* best = std::max_element(of, of + pieces, [&](std::int64_t a, std::int64_t b) {
+            return is_beyond(convert<C>(line[b]), convert<C>(line[a]), smallest);
+        });
+        index[i] = static_cast<std::int32_t>(*best);
+    }
+}
+
 } // namespace detail
 
 /// index[o, i] = the first j with the largest x[o, j, i], or the smallest; a NaN counts as beyond both. n > 0.
@@ -92,25 +116,7 @@ void extreme_index(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, 
                    std::int32_t* index) {
     using C = compute_t<T>;
     if (inner == 1) {
-        const std::int64_t pieces = (n + elementwise_grain - 1) / elementwise_grain; // of a line
-        std::vector<std::int64_t> found(static_cast<std::size_t>(outer * pieces));
-        parallel_chunks(outer * pieces, std::max<std::int64_t>(1, elementwise_grain / n),
-                        [&](std::int64_t begin, std::int64_t end) {
-                            for (std::int64_t piece = begin; piece < end; ++piece) {
-                                const std::int64_t first = piece % pieces * elementwise_grain;
-                                found[static_cast<std::size_t>(piece)] =
-                                    first + detail::extreme_of_line(x + piece / pieces * n + first,
-                                                                    std::min(elementwise_grain, n - first), smallest);
-                            }
-                        });
-        for (std::int64_t o = 0; o < outer; ++o) {
-            const T* line = x + o * n;
-            const std::int64_t* of = found.data() + o * pieces;
-            const std::int64_t* best = std::max_element(of, of + pieces, [&](std::int64_t a, std::int64_t b) {
-                return detail::is_beyond(convert<C>(line[b]), convert<C>(line[a]), smallest);
-            });
-            index[o] = static_cast<std::int32_t>(*best);
-        }
+        detail::extremes_of_lines(outer, n, x, smallest, index);
         return;
     }
     detail::for_lines(outer, n, inner, detail::most_lines, [=](std::int64_t o, std::int64_t first, std::int64_t count) {

@@ -75,7 +75,6 @@ template <class T, class I>
 void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std::int64_t inner, const I* index,
                    std::int64_t outer_step, std::int64_t step, std::int64_t inner_step, bool replace, const T* x,
                    T* y) {
-    constexpr std::int64_t one = 1;
     if (m == 1) { // one for each line: there is nothing to add up first
         parallel_chunks(outer * inner, elementwise_grain, [=](std::int64_t begin, std::int64_t end) {
             for (std::int64_t row = begin; row < end; ++row) {
@@ -97,8 +96,10 @@ void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std:
         for (std::int64_t j = 0; j < m; ++j) {
             const I* at = index + o * outer_step + j * step + first * inner_step;
             const T* row = x + (o * m + j) * inner + first;
-            if (inner_step == 0 && !replace) {
-                simd::run_for_isa<detail::SumRun>(row, one, std::int64_t(0), count, one, sums.data() + *at * count);
+            if (inner_step == 0 && !replace) { // the whole row goes to one place: each a sum of one more term
+                constexpr std::int64_t terms = 1, step_of_terms = 0, step_of_sums = 1;
+                simd::run_for_isa<detail::SumRun>(row, terms, step_of_terms, count, step_of_sums,
+                                                  sums.data() + *at * count);
                 continue;
             }
             for (std::int64_t i = 0; i < count; ++i) {

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <doctest/doctest.h>
+#include <numeric>
 
 #include "lowrank/autograd/gradient_check.hpp"
 #include "lowrank/ops/cast.hpp"
@@ -69,6 +70,32 @@ TEST_CASE("rows of any length, far from zero") {
         const auto w = random<float>({n}, 5, 1.0), b = random<float>({n}, 6);
         const auto y = layer_norm(x, w, b, 1e-5);
         CHECK(relative_error(y, layer_norm(cast<double>(x), cast<double>(w), cast<double>(b), 1e-5)) < 2e-6);
+    }
+}
+
+TEST_CASE("the gradients of weight and bias over many rows, and over long ones, equal plain sums") {
+    for (const Shape& shape : {Shape{1000, 77}, Shape{40, 20'001}}) {
+        CAPTURE(shape);
+        const std::int64_t n = shape[1];
+        const auto x = random<float>(shape, 1, 3.0), dy = random<float>(shape, 2);
+        const auto w = leaf(random<float>({n}, 3)), b = leaf(random<float>({n}, 4));
+        std::vector<double> dw(static_cast<std::size_t>(n)), db = dw;
+        for (std::int64_t i = 0; i < shape[0]; ++i) {
+            const float *row = x.data() + i * n, *slope = dy.data() + i * n;
+            const double count = static_cast<double>(n), mean = std::accumulate(row, row + n, 0.0) / count;
+            double variance = 0;
+            for (std::int64_t j = 0; j < n; ++j) {
+                variance += (double(row[j]) - mean) * (double(row[j]) - mean) / count;
+            }
+            for (std::int64_t j = 0; j < n; ++j) {
+                db[std::size_t(j)] += double(slope[j]);
+                dw[std::size_t(j)] += double(slope[j]) * (double(row[j]) - mean) / std::sqrt(variance + 1e-5);
+            }
+        }
+        Gradients g;
+        backward(layer_norm(x, w, b, 1e-5), dy, g);
+        CHECK(relative_error(g[w], Tensor<double>::from(dw, {n})) < 1e-6);
+        CHECK(relative_error(g[b], Tensor<double>::from(db, {n})) < 1e-7);
     }
 }
 

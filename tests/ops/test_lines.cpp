@@ -1,6 +1,8 @@
 // Ops along one dimension: gather, index_select, scatter_add, max, min, cumsum, log_sum_exp, stack.
+#include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
+#include <iterator>
 #include <limits>
 
 #include "lowrank/autograd/gradient_check.hpp"
@@ -192,6 +194,55 @@ TEST_CASE("cumsum sums in double; empties") {
     CHECK_THROWS_AS(cumsum(F::scalar(1), 0), ShapeError);
 }
 
+TEST_CASE_TEMPLATE("running sums and scattering over many lines equal plain loops", T, float, double, bf16) {
+    Rng rng(3);
+    for (const Shape& shape : {Shape{3, 41, 70}, Shape{77, 301}, Shape{1, 5}}) {
+        const auto x = leaf(random_tensor<T>(shape, rng)), dy = random_tensor<T>(shape, rng);
+        for (int dim = 0; dim < shape.rank(); ++dim) {
+            CAPTURE(shape);
+            CAPTURE(dim);
+            const std::int64_t step = row_major(shape)[dim], n = shape[dim];
+            std::vector<T> sums(static_cast<std::size_t>(x.numel())), slopes = sums;
+            for (std::int64_t i = 0; i < x.numel(); ++i) {
+                double before = 0, behind = 0;
+                const std::int64_t j = i / step % n, first = i - j * step;
+                for (std::int64_t k = 0; k <= j; ++k) {
+                    before += convert<double>(x.data()[first + k * step]);
+                }
+                for (std::int64_t k = n - 1; k >= j; --k) {
+                    behind += convert<double>(dy.data()[first + k * step]);
+                }
+                sums[std::size_t(i)] = convert<T>(before);
+                slopes[std::size_t(i)] = convert<T>(behind);
+            }
+            Gradients gradients;
+            const auto y = cumsum(x, dim);
+            backward(y, dy, gradients);
+            CHECK(relative_error(y, Tensor<T>::from(sums, shape)) == 0);
+            CHECK(relative_error(gradients[x], Tensor<T>::from(slopes, shape)) == 0);
+        }
+    }
+    const std::int64_t outer = 2, n = 50, m = 300, inner = 70;
+    const auto x = random_tensor<T>({outer, n, inner}, rng), source = random_tensor<T>({outer, m, inner}, rng);
+    std::vector<std::int32_t> index;
+    std::vector<double> added;
+    for (const T value : x.to_vector()) {
+        added.push_back(convert<double>(value));
+    }
+    std::vector<T> put = x.to_vector();
+    for (std::int64_t i = 0; i < source.numel(); ++i) {
+        index.push_back(static_cast<std::int32_t>(rng.below(n)));
+        const auto target = std::size_t((i / (m * inner) * n + index.back()) * inner + i % inner);
+        added[target] += convert<double>(source.data()[i]);
+        put[target] = source.data()[i];
+    }
+    std::vector<T> sums;
+    std::transform(added.begin(), added.end(), std::back_inserter(sums), convert<T, double>);
+    const Index places = Index::from(index, source.shape());
+    CHECK(relative_error(scatter_add(x, 1, places, source), Tensor<T>::from(sums, x.shape())) == 0);
+    CHECK(relative_error(scatter(x, 1, places, source), Tensor<T>::from(put, x.shape())) == 0);
+}
+
 TEST_CASE("stack joins along a new dimension") {
     const F a = F::from({1, 2}, {2}), b = F::from({3, 4}, {2});
     CHECK(stack<float, Cpu>({a, b}).to_vector() == std::vector<float>{1, 2, 3, 4});
@@ -208,6 +259,11 @@ TEST_CASE("an index that does not fit is named") {
                          "index_select: index -1 at position 0, expected 0 or more and below 2", ShapeError);
     CHECK_THROWS_WITH_AS(gather(x, 1, Index::zeros({3, 1})),
                          "gather: x and index differ beside dimension 1: x [2, 3], index [3, 1]", ShapeError);
+    Index many = Index::zeros({100'000});
+    many.mutable_data()[90'000] = -7;
+    many.mutable_data()[70'001] = 2;
+    CHECK_THROWS_WITH_AS(index_select(x, 0, many),
+                         "index_select: index 2 at position 70001, expected 0 or more and below 2", ShapeError);
     CHECK_THROWS_AS(gather(x, 1, Index::zeros({2})), ShapeError);
     CHECK_THROWS_AS(index_select(x, 0, Index::zeros({1, 1})), ShapeError);
     CHECK_THROWS_WITH_AS(scatter_add(x, 0, Index::zeros({2, 3}), F::zeros({2, 2})),

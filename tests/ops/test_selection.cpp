@@ -81,3 +81,20 @@ TEST_CASE("powers of negative numbers and of zero") {
     CHECK(pow(x, F::from({2, 0, -1}, {3})).to_vector() == V{4, 1, 1.0f / 3});
     CHECK(static_cast<float>(pow(Tensor<bf16>::scalar(bf16(3.0f)), 3).item()) == 27.0f);
 }
+
+TEST_CASE("the usual exponents give what others give: the power and its derivative within 2 ULP of the C library's") {
+    const V values{1e-9f, 0.3f, 0.75f, 1, 1.0000001f, 2.5f, 3, 1e9f, 7.7f};
+    const F x = leaf(F::from(values, {9}));
+    for (const double exponent : {-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0}) {
+        CAPTURE(exponent);
+        const F y = pow(x, exponent);
+        const V powers = y.to_vector(), slopes = backward(sum(y))[x].to_vector();
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            const double power = std::pow(double(values[i]), exponent);
+            const double slope = exponent * std::pow(double(values[i]), exponent - 1);
+            CAPTURE(values[i]);
+            CHECK(std::abs(double(powers[i]) - power) <= 0x1p-22 * power);
+            CHECK(std::abs(double(slopes[i]) - slope) <= 0x1p-22 * std::abs(slope));
+        }
+    }
+}

@@ -53,7 +53,8 @@ struct Divide {
     }
 };
 
-/// x to the power `exponent`.
+/// x to the power `exponent`. The usual ones take no logarithm but products, a division and a square root, as in
+/// PyTorch: within 1.5 ULP, and for 0.5 and -0.5 a negative infinity is no number, as any negative x.
 struct Power {
     static constexpr const char* name = "power";
     static constexpr Saves saves = Saves::input;
@@ -61,12 +62,29 @@ struct Power {
 
     template <class V>
     LOWRANK_HD V f(V x) const {
-        return pow(x, V(exponent));
+        return of(x, exponent);
     }
     /// 0 for the exponent 0, also at x = 0.
     template <class V>
     LOWRANK_HD V df(V x) const {
-        return V(exponent) * pow(x, V(exponent == 0 ? 0 : exponent - 1));
+        return V(exponent) * of(x, exponent == 0 ? 0 : exponent - 1);
+    }
+
+  private:
+    template <class V>
+    static LOWRANK_HD V of(V x, double exponent) {
+        const double size = exponent < 0 ? -exponent : exponent;
+        if (size == 0) {
+            return V(1);
+        }
+        if (size == 0.5) {
+            return exponent < 0 ? V(1) / sqrt(x) : sqrt(x);
+        }
+        if (size == 1 || size == 2 || size == 3) {
+            const V base = exponent < 0 ? V(1) / x : x;
+            return size == 1 ? base : size == 2 ? base * base : base * base * base;
+        }
+        return pow(x, V(exponent));
     }
 };
 

@@ -228,14 +228,15 @@ Tensor<T, D> div(double a, const Tensor<T, D>& b) {
     return unary(math::Divide{a}, b);
 }
 
-/// a to the power b, with broadcasting: NaN for a negative a and a b that is no integer.
+/// a to the power b, with broadcasting: NaN for a negative a and a b that is no integer. A number of ±0.5, ±1, ±2 or ±3
+/// takes a tenth of the time of others.
 template <class T, DeviceTag D>
 Tensor<T, D> pow(const Tensor<T, D>& a, const Tensor<T, D>& b) {
     return binary(math::Pow{}, a, b);
 }
 template <class T, DeviceTag D>
 Tensor<T, D> pow(const Tensor<T, D>& a, double exponent) {
-    return exponent == 2 ? square(a) : unary(math::Power{exponent}, a);
+    return unary(math::Power{exponent}, a);
 }
 
 template <class T, DeviceTag D>

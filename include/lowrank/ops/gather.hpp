@@ -3,7 +3,6 @@
 
 #include <concepts>
 #include <cstdint>
-#include <vector>
 
 #include "lowrank/autograd/record.hpp"
 #include "lowrank/backend/cpu/lines.hpp"
@@ -21,11 +20,11 @@ namespace detail {
 /// Throws ShapeError, naming the op, for an index outside 0 … n - 1. The index is contiguous.
 template <class I, DeviceTag D>
 void check_index(const char* op, const Tensor<I, D>& index, std::int64_t n) {
-    const std::vector<I> host = index.to_vector();
-    for (std::size_t i = 0; i < host.size(); ++i) {
-        if (host[i] < 0 || host[i] >= n) {
-            throw ShapeError(concat(op, ": index ", host[i], " at position ", i, ", expected 0 or more and below ", n));
-        }
+    Tensor<std::int64_t, D> position = Tensor<std::int64_t, D>::empty({});
+    first_outside(D{}, index.numel(), index.data(), n, position.mutable_data());
+    if (const std::int64_t at = position.item(); at < index.numel()) {
+        const I found = slice(reshape(index, {-1}), 0, at, at + 1).item();
+        throw ShapeError(concat(op, ": index ", found, " at position ", at, ", expected 0 or more and below ", n));
     }
 }
 

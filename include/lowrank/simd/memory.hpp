@@ -67,8 +67,8 @@ LOWRANK_INLINE Vec<float, N> round_to_bf16(Vec<float, N> x) {
 
 } // namespace detail
 
-/// The V::size values at p as a vector: of float, bf16 or fp16 for float lanes, of double or float for double lanes.
-/// p needs no alignment beyond its type's.
+/// The V::size values at p as a vector, in float or double lanes: of double (in double lanes alone), float, bf16 or
+/// fp16. p needs no alignment beyond its type's.
 template <class V, class T>
 LOWRANK_INLINE V load(const T* p) {
     constexpr int n = V::size;
@@ -78,8 +78,10 @@ LOWRANK_INLINE V load(const T* p) {
         using Lanes = typename V::type;
         return typename V::Raw{
             __builtin_convertvector(*reinterpret_cast<const typename detail::InMemory<float, n>::type*>(p), Lanes)};
+    } else if constexpr (std::same_as<typename V::scalar, double>) {
+        return typename V::Raw{__builtin_convertvector(load<Vec<float, n>>(p).v, typename V::type)};
     } else {
-        static_assert(sizeof(T) == 2 && std::same_as<typename V::scalar, float>, "no such load");
+        static_assert(sizeof(T) == 2, "no such load");
         const V halves = detail::load_halves<n>(p);
         if constexpr (std::same_as<T, bf16>) {
             return V::from_bits((typename V::naturals)halves.v << 16);
@@ -97,7 +99,7 @@ LOWRANK_INLINE V load(const T* p, std::int64_t count, typename V::scalar fill = 
     }
     V result(fill);
     for (std::int64_t i = 0; i < count; ++i) {
-        result.v[i] = static_cast<typename V::scalar>(p[i]);
+        result.v[i] = convert<typename V::scalar>(p[i]);
     }
     return result;
 }

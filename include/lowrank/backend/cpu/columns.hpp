@@ -3,74 +3,123 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
-#include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/backend/cpu/rows.hpp"
 #include "lowrank/tensor/copy_block.hpp"
 
 namespace lowrank {
 namespace detail {
 
-/// out[j] (+)= Σ_i term(i, i · n + j), the row and the place in memory, summed in double in the order of the rows.
-template <class C, class Term>
-void sum_columns(std::int64_t rows, std::int64_t n, C* out, bool accumulate, const Term& term) {
-    constexpr std::int64_t width = 128; // columns of a task: their sums stay in registers and cache
-    parallel_chunks(n, width, [&](std::int64_t begin, std::int64_t end) {
-        double sums[width] = {};
-        for (std::int64_t i = 0; i < rows; ++i) {
-            const std::int64_t at = i * n + begin;
-            if (end - begin == width) { // a known number: then the compiler uses vectors
-                for (std::int64_t j = 0; j < width; ++j) {
-                    sums[j] += term(i, at + j);
-                }
-            } else {
-                for (std::int64_t j = 0; j < end - begin; ++j) {
-                    sums[j] += term(i, at + j);
-                }
-            }
+/// The rows of a row-major matrix [.., n], and the products of those of two matrices, as terms of sums.
+template <class T>
+struct MatrixRows {
+    const T* x;
+    std::int64_t n;
+    LOWRANK_INLINE RowValue<T> operator()(std::int64_t i) const { return {x + i * n}; }
+};
+
+template <class A, class B>
+struct ProductRows {
+    A a;
+    B b;
+    LOWRANK_INLINE auto operator()(std::int64_t i) const {
+        using Product = RowProduct<decltype(a(i)), decltype(b(i))>;
+        return Product{a(i), b(i)};
+    }
+};
+
+/// sums += a term over a row.
+template <class Term>
+struct AddedTerm {
+    Term term;
+    double* sums;
+    template <class V, bool Whole>
+    LOWRANK_INLINE void operator()(const RowStep<V, Whole>& step) const {
+        step.store(step.load(sums) + term(step), sums);
+    }
+};
+
+/// sums[j] += Σ_i row(i)(j) over the rows begin … end-1, one after the other, of n columns.
+struct SumColumns {
+    template <int Width, class Rows>
+    LOWRANK_INLINE static void run(const Rows& row, std::int64_t begin, std::int64_t end, std::int64_t n,
+                                   double* sums) {
+        using V = RowVector<double, Width>;
+        for (std::int64_t i = begin; i < end; ++i) {
+            row_map<V>(n, AddedTerm<decltype(row(i))>{row(i), sums});
         }
-        for (std::int64_t j = begin; j < end; ++j) {
-            out[j] = static_cast<C>(sums[j - begin] + (accumulate ? static_cast<double>(out[j]) : 0.0));
-        }
+    }
+};
+
+/// out[j] = Σ_i row(i)(j), summed in double, in the order of the rows within pieces that depend on the shape alone;
+/// row(i) is a term as of row_sum (rows.hpp).
+template <class C, class Rows>
+void sum_columns(std::int64_t rows, std::int64_t n, C* out, const Rows& row) {
+    constexpr std::int64_t most_pieces = 16, least_elements = 65536; // of a piece: whole rows, as memory has them
+    const std::int64_t piece = std::max((rows + most_pieces - 1) / most_pieces,
+                                        std::max<std::int64_t>(1, least_elements / std::max<std::int64_t>(1, n)));
+    const std::int64_t pieces = (rows + piece - 1) / piece;
+    std::vector<double> partial(static_cast<std::size_t>(std::max<std::int64_t>(1, pieces) * n), 0.0);
+    double* sums = partial.data();
+    parallel_chunks(rows, piece, [&](std::int64_t begin, std::int64_t end) {
+        simd::run_for_isa<SumColumns>(row, begin, end, n, sums + begin / piece * n);
     });
+    for (std::int64_t p = 1; p < pieces; ++p) {
+        std::transform(sums, sums + n, sums + p * n, sums, std::plus<>());
+    }
+    std::transform(sums, sums + n, out, convert<C, double>);
 }
+
+/// y = a term over a row.
+template <class Term, class T>
+struct StoredTerm {
+    Term term;
+    T* y;
+    template <class V, bool Whole>
+    LOWRANK_INLINE void operator()(const RowStep<V, Whole>& step) const {
+        step.store(term(step), y);
+    }
+};
+
+struct StoreRow {
+    template <int Width, class Term, class T>
+    LOWRANK_INLINE static void run(std::int64_t n, const Term& term, T* y) {
+        row_map<RowVector<compute_t<T>, Width>>(n, StoredTerm<Term, T>{term, y});
+    }
+};
 
 } // namespace detail
 
 /// out[j] = Σ_i x[i, j] for x [rows, n].
 template <class T>
 void sum_rows(Cpu, std::int64_t rows, std::int64_t n, const T* x, compute_t<T>* out) {
-    detail::sum_columns(rows, n, out, false, [=](std::int64_t, std::int64_t at) { return convert<double>(x[at]); });
+    detail::sum_columns(rows, n, out, detail::MatrixRows<T>{x, n});
 }
 
 /// out[j] = Σ_i x[i, j]·y[i, j] for x, y [rows, n].
 template <class T>
 void dot_rows(Cpu, std::int64_t rows, std::int64_t n, const T* x, const T* y, compute_t<T>* out) {
-    detail::sum_columns(rows, n, out, false,
-                        [=](std::int64_t, std::int64_t at) { return convert<double>(x[at]) * convert<double>(y[at]); });
+    using Rows = detail::MatrixRows<T>;
+    detail::sum_columns(rows, n, out, detail::ProductRows<Rows, Rows>{{x, n}, {y, n}});
 }
 
 /// y[i, j] = x[i, j]·scale[j] for x [rows, n].
 template <class T>
 void scale_columns(Cpu, std::int64_t rows, std::int64_t n, const T* x, const compute_t<T>* scale, T* y) {
-    using C = compute_t<T>;
-    const std::int64_t grain = std::max<std::int64_t>(1, elementwise_grain / std::max<std::int64_t>(n, 1));
-    parallel_chunks(rows, grain, [=](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            for (std::int64_t j = 0; j < n; ++j) {
-                y[i * n + j] = static_cast<T>(static_cast<C>(x[i * n + j]) * scale[j]);
-            }
-        }
+    using Term = detail::RowProduct<detail::RowValue<T>, detail::RowValue<compute_t<T>>>;
+    for_rows(rows, n, [=](std::int64_t i) {
+        simd::run_for_isa<detail::StoreRow>(n, Term{{x + i * n}, {scale}}, y + i * n);
     });
 }
 
 /// y[i] = x[i]·factor[0]: the factor is read where the kernel runs.
 template <class T, class C>
 void scale_by(Cpu, std::int64_t n, const T* x, const C* factor, T* y) {
+    using Term = detail::RowProduct<detail::RowValue<T>, detail::RowConstant<C>>;
     parallel_chunks(n, elementwise_grain, [=](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            y[i] = convert<T>(convert<C>(x[i]) * *factor);
-        }
+        simd::run_for_isa<detail::StoreRow>(end - begin, Term{{x + begin}, {*factor}}, y + begin);
     });
 }
 

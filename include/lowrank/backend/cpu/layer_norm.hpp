@@ -85,6 +85,21 @@ struct LayerNormGradientRow {
     }
 };
 
+/// The terms of the gradient with respect to the weight: dy · (x - mean) · rstd.
+template <class T, class S>
+struct LayerNormWeightRows {
+    const T *x, *dy;
+    std::int64_t n;
+    const double* mean;
+    const S* rstd;
+
+    LOWRANK_INLINE auto operator()(std::int64_t i) const {
+        using Product = RowProduct<RowValue<T>, RowCentered<T, double>>;
+        return RowProduct<Product, RowConstant<double>>{{{dy + i * n}, RowCentered<T, double>(x + i * n, mean[i])},
+                                                        {static_cast<double>(rstd[i])}};
+    }
+};
+
 } // namespace detail
 
 /// y [rows, n] = (x - mean) · rstd · weight + bias, where rstd = 1 / √(variance + epsilon) and the variance is taken
@@ -110,9 +125,7 @@ void layer_norm_backward(Cpu, std::int64_t rows, std::int64_t n, const T* x, con
 template <class T>
 void layer_norm_weight_backward(Cpu, std::int64_t rows, std::int64_t n, const T* x, const double* mean,
                                 const compute_t<T>* rstd, const T* dy, compute_t<T>* dweight) {
-    detail::sum_columns(rows, n, dweight, false, [=](std::int64_t i, std::int64_t at) {
-        return convert<double>(dy[at]) * (convert<double>(x[at]) - mean[i]) * double(rstd[i]);
-    });
+    detail::sum_columns(rows, n, dweight, detail::LayerNormWeightRows<T, compute_t<T>>{x, dy, n, mean, rstd});
 }
 
 } // namespace lowrank

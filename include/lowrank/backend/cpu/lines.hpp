@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -30,20 +31,52 @@ void for_lines(std::int64_t outer, std::int64_t length, std::int64_t inner, std:
                     });
 }
 
+/// Asks for `count` elements that are needed soon: short runs far apart, which the processor does not foresee.
+template <class T>
+void prefetch_run(const T* from, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; i += std::int64_t(64 / sizeof(T))) {
+        __builtin_prefetch(from + i);
+    }
+}
+
+/// y = the running sums, in double, of `count` lines of n elements that lie `step` apart, the lines `apart`.
+struct RunningSums {
+    template <int Width, class T>
+    LOWRANK_INLINE static void run(const T* x, T* y, std::int64_t n, std::int64_t step, std::int64_t count,
+                                   std::int64_t apart) {
+        double sums[most_lines] = {};
+        for (std::int64_t j = 0; j < n; ++j) {
+            const T* from = x + j * step;
+            T* to = y + j * step;
+            std::int64_t line = 0;
+            if constexpr (sizeof(T) >= 4) { // float and double, which double lanes are stored as
+                using V = simd::Vec<double, Width / 2>;
+                for (; apart == 1 && line + V::size <= count; line += V::size) {
+                    const V sum = simd::load<V>(sums + line) + simd::load<V>(from + line);
+                    simd::store(sum, sums + line);
+                    simd::store(sum, to + line);
+                }
+            }
+            for (; line < count; ++line) {
+                sums[line] += convert<double>(from[line * apart]);
+                to[line * apart] = convert<T>(sums[line]);
+            }
+        }
+    }
+};
+
 } // namespace detail
 
 /// y[o, j, i] = the sum, in double, of x[o, 0 … j, i], or of x[o, j … n-1, i] when backwards.
 template <class T>
 void cumulative_sum(Cpu, std::int64_t outer, std::int64_t n, std::int64_t inner, const T* x, T* y, bool backwards) {
-    detail::for_lines(outer, n, inner, detail::most_lines, [=](std::int64_t o, std::int64_t first, std::int64_t count) {
-        double sums[detail::most_lines] = {};
-        for (std::int64_t step = 0; step < n; ++step) {
-            const std::int64_t at = (o * n + (backwards ? n - 1 - step : step)) * inner + first;
-            for (std::int64_t i = 0; i < count; ++i) {
-                sums[i] += convert<double>(x[at + i]);
-                y[at + i] = convert<T>(sums[i]);
-            }
-        }
+    // A few lines at once hide the latency of an addition, and where lines are neighbours in memory, many make vectors.
+    const bool neighbours = inner > 1;
+    const std::int64_t groups = neighbours ? outer : 1, lines = neighbours ? inner : outer;
+    const std::int64_t width = neighbours ? detail::most_lines : 8, apart = neighbours ? 1 : n;
+    detail::for_lines(groups, n, lines, width, [=](std::int64_t group, std::int64_t first, std::int64_t count) {
+        const std::int64_t at = group * n * lines + first * apart + (backwards && n > 0 ? (n - 1) * inner : 0);
+        simd::run_for_isa<detail::RunningSums>(x + at, y + at, n, backwards ? -inner : inner, count, apart);
     });
 }
 
@@ -69,6 +102,19 @@ void gather_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std::
     });
 }
 
+/// Writes to `position` where the first of `count` indices lies that is negative or n or more; `count` where none is.
+template <class I>
+void first_outside(Cpu, std::int64_t count, const I* index, std::int64_t n, std::int64_t* position) {
+    std::atomic<std::int64_t> first = count;
+    parallel_chunks(count, elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
+        const I* found = std::find_if(index + begin, index + end, [n](I value) { return value < 0 || value >= n; });
+        std::int64_t at = found == index + end ? count : found - index, before = first;
+        while (at < before && !first.compare_exchange_weak(before, at)) {
+        }
+    });
+    *position = first;
+}
+
 /// Adds x[o, j, i], j < m, to y[o, index, i], or writes it there when `replace`, y being [outer, n, inner] and the
 /// index read as by gather_lines. Sums are taken in double and in the order of j, and the last one written stays.
 template <class T, class I>
@@ -89,24 +135,41 @@ void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std:
     const std::int64_t width = std::clamp<std::int64_t>(32768 / std::max<std::int64_t>(1, n), 8, detail::most_lines);
     detail::for_lines(outer, n + m, inner, width, [=](std::int64_t o, std::int64_t first, std::int64_t count) {
         T* target = y + o * n * inner + first;
+        const auto each_row = [&](const auto& body) { // of x, with the places of its elements
+            constexpr std::int64_t ahead = 8;
+            for (std::int64_t j = 0; j < m; ++j) {
+                const I* at = index + o * outer_step + j * step + first * inner_step;
+                const T* row = x + (o * m + j) * inner + first;
+                if (j + ahead < m) {
+                    detail::prefetch_run(row + ahead * inner, count);
+                    detail::prefetch_run(at + ahead * step, inner_step == 0 ? 1 : count);
+                }
+                body(row, at);
+            }
+        };
+        if (replace) {
+            each_row([&](const T* row, const I* at) {
+                for (std::int64_t i = 0; i < count; ++i) {
+                    target[at[i * inner_step] * inner + i] = row[i];
+                }
+            });
+            return;
+        }
         std::vector<double> sums(static_cast<std::size_t>(n * count));
         for (std::int64_t j = 0; j < n; ++j) {
             std::transform(target + j * inner, target + j * inner + count, sums.data() + j * count, convert<double, T>);
         }
-        for (std::int64_t j = 0; j < m; ++j) {
-            const I* at = index + o * outer_step + j * step + first * inner_step;
-            const T* row = x + (o * m + j) * inner + first;
-            if (inner_step == 0 && !replace) { // the whole row goes to one place: each a sum of one more term
+        each_row([&](const T* row, const I* at) {
+            if (inner_step == 0) { // the whole row goes to one place: each a sum of one more term
                 constexpr std::int64_t terms = 1, step_of_terms = 0, step_of_sums = 1;
                 simd::run_for_isa<detail::SumRun>(row, terms, step_of_terms, count, step_of_sums,
                                                   sums.data() + *at * count);
-                continue;
+                return;
             }
             for (std::int64_t i = 0; i < count; ++i) {
-                double& sum = sums[static_cast<std::size_t>(at[i * inner_step] * count + i)];
-                sum = (replace ? 0.0 : sum) + convert<double>(row[i]);
+                sums[static_cast<std::size_t>(at[i * inner_step] * count + i)] += convert<double>(row[i]);
             }
-        }
+        });
         for (std::int64_t j = 0; j < n; ++j) {
             std::transform(sums.data() + j * count, sums.data() + (j + 1) * count, target + j * inner,
                            convert<T, double>);

@@ -59,8 +59,13 @@ struct SumRun {
                 out[k] += contiguous_sum<Width / 2>(x + k * kept_step, n);
             }
         } else if (kept_step == 1) {
-            for (std::int64_t r = 0; r < n; ++r) {
-                add<Width / 2>(x + r * step, count, out);
+            constexpr int rows = 4; // at a time, so that the sums are loaded and stored less often
+            std::int64_t r = 0;
+            for (; r + rows <= n; r += rows) {
+                add_rows<Width / 2, rows>(x + r * step, step, count, out);
+            }
+            for (; r < n; ++r) {
+                add_rows<Width / 2, 1>(x + r * step, step, count, out);
             }
         } else {
             for (std::int64_t r = 0; r < n; ++r) {
@@ -73,13 +78,10 @@ struct SumRun {
 
     template <int N, class T>
     LOWRANK_INLINE static simd::Vec<double, N> load(const T* x) {
-        using V = simd::Vec<double, N>;
-        if constexpr (std::same_as<T, double> || std::same_as<T, float>) {
-            return simd::load<V>(x);
-        } else if constexpr (Floating<T>) {
-            return typename V::Raw{__builtin_convertvector(simd::load<simd::Vec<float, N>>(x).v, typename V::type)};
+        if constexpr (Floating<T>) {
+            return simd::load<simd::Vec<double, N>>(x);
         } else {
-            V v;
+            simd::Vec<double, N> v;
             for (int i = 0; i < N; ++i) {
                 v.v[i] = static_cast<double>(x[i]);
             }
@@ -91,16 +93,19 @@ struct SumRun {
     LOWRANK_INLINE static double contiguous_sum(const T* x, std::int64_t n) {
         using V = simd::Vec<double, N>;
         V sums[lanes / N];
+#pragma GCC unroll 8
         for (V& sum : sums) {
             sum = V(0.0);
         }
         std::int64_t i = 0;
         for (; i + lanes <= n; i += lanes) {
+#pragma GCC unroll 8
             for (int k = 0; k < lanes / N; ++k) {
                 sums[k] += load<N>(x + i + k * N);
             }
         }
         double partial[lanes];
+#pragma GCC unroll 8
         for (int k = 0; k < lanes / N; ++k) {
             simd::store(sums[k], partial + k * N);
         }
@@ -115,14 +120,21 @@ struct SumRun {
         return partial[0];
     }
 
-    template <int N, class T>
-    LOWRANK_INLINE static void add(const T* x, std::int64_t count, double* out) {
+    template <int N, int Rows, class T>
+    LOWRANK_INLINE static void add_rows(const T* x, std::int64_t step, std::int64_t count, double* out) {
         std::int64_t k = 0;
         for (; k + N <= count; k += N) {
-            simd::store(simd::load<simd::Vec<double, N>>(out + k) + load<N>(x + k), out + k);
+            auto sum = simd::load<simd::Vec<double, N>>(out + k);
+#pragma GCC unroll 4
+            for (int r = 0; r < Rows; ++r) {
+                sum += load<N>(x + r * step + k);
+            }
+            simd::store(sum, out + k);
         }
         for (; k < count; ++k) {
-            out[k] += convert<double>(x[k]);
+            for (int r = 0; r < Rows; ++r) {
+                out[k] += convert<double>(x[r * step + k]);
+            }
         }
     }
 };

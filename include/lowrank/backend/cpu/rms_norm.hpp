@@ -61,6 +61,19 @@ struct RmsNormGradientRow {
     }
 };
 
+/// The terms of the gradient with respect to the weight: dy · x · rstd.
+template <class T, class S>
+struct RmsNormWeightRows {
+    const T *x, *dy;
+    std::int64_t n;
+    const S* rstd;
+
+    LOWRANK_INLINE auto operator()(std::int64_t i) const {
+        using Product = RowProduct<RowValue<T>, RowValue<T>>;
+        return RowProduct<Product, RowConstant<double>>{{{dy + i * n}, {x + i * n}}, {static_cast<double>(rstd[i])}};
+    }
+};
+
 } // namespace detail
 
 /// y [rows, n] = x · rstd · weight, where rstd = 1 / √(mean of x² + epsilon); rstd [rows] is kept for backward.
@@ -85,9 +98,7 @@ void rms_norm_backward(Cpu, std::int64_t rows, std::int64_t n, const T* x, const
 template <class T>
 void rms_norm_weight_backward(Cpu, std::int64_t rows, std::int64_t n, const T* x, const compute_t<T>* rstd, const T* dy,
                               compute_t<T>* dweight) {
-    detail::sum_columns(rows, n, dweight, false, [=](std::int64_t i, std::int64_t at) {
-        return convert<double>(dy[at]) * convert<double>(x[at]) * double(rstd[i]);
-    });
+    detail::sum_columns(rows, n, dweight, detail::RmsNormWeightRows<T, compute_t<T>>{x, dy, n, rstd});
 }
 
 } // namespace lowrank

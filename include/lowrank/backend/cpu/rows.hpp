@@ -120,13 +120,22 @@ LOWRANK_INLINE typename V::scalar row_max(std::int64_t n, const T* x) {
     return reduce_max(max(even, odd));
 }
 
-/// Terms of sums and maps: x itself, and the product of two terms.
+/// Terms of sums and maps: x itself, one number, and the product of two terms.
 template <class T>
 struct RowValue {
     const T* x;
     template <class V, bool Whole>
     LOWRANK_INLINE V operator()(const RowStep<V, Whole>& step) const {
         return step.load(x);
+    }
+};
+
+template <class S>
+struct RowConstant {
+    S value;
+    template <class V, bool Whole>
+    LOWRANK_INLINE V operator()(const RowStep<V, Whole>&) const {
+        return V(value);
     }
 };
 

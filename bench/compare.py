@@ -80,7 +80,7 @@ class Runner:
         a.output.mkdir(parents=True, exist_ok=True)
         self.shape = model_files.SHAPES["tiny" if a.quick else "124M"]
         self.model = a.work / f"gpt2-{'tiny' if a.quick else '124m'}-seed{a.seed}"
-        self.needs_peer = not a.against_itself and {"step", "decode", "tokenizer"} & set(a.only)
+        self.needs_peer = not a.against_itself and SECTIONS_WITH_PEER & set(a.only)
         self.python = None
         if self.needs_peer:
             self.python = environment_of_python(a.venv or a.work / "venv", HERE / "comparison/requirements.txt")
@@ -349,9 +349,38 @@ def kernels(r):
 
 
 def ops(r):
-    """Every op of the list that the tests check."""
-    found = r.benchmarks("^op/(exp|softmax)/" if r.a.quick else "^op/", seconds=0.1)
-    r.blocks["ops"] = bench_table(found, r, "ops")
+    """Every op of the list that the tests check beside PyTorch's: the best of two runs of each, taken in turns."""
+    ways = ("forward", "forward_and_backward")
+
+    def ours():
+        found = {}
+        for b in r.benchmarks("^op/(exp|softmax)/" if r.a.quick else "^op/", seconds=0.1):
+            _, name, way, *_ = b["name"].split("/")
+            found.setdefault(name, {})[way] = b["best_s"]
+            if way == "forward":
+                read[name] = max(b["of_peak"], read.get(name, 0))
+        return found
+
+    def theirs():
+        return run([r.python, HERE / "comparison/peer_ops.py", "--threads", r.threads]).json()
+
+    def best(runs):
+        return {name: {way: min(one[name][way] for one in runs) for way in ways} for name in runs[0]}
+
+    read = {}
+    runs = [who() for who in ((ours,) * 2 if r.a.against_itself else (ours, theirs, theirs, ours))]
+    one, other = best([runs[0], runs[-1]]), best(runs[1:-1] or runs)
+    if one.keys() != other.keys():
+        raise SystemExit(f"error: ops that only one side has: {', '.join(sorted(one.keys() ^ other.keys()))}")
+    r.found["ops"] = {"ours": one, "peer": other, "of_read_bandwidth": read}
+    rows = []
+    for name in one:
+        times = [t for way in ways for t in (one[name][way], other[name][way])]
+        shown = [figure(1e3 * t) for t in times]
+        rows.append([name, *shown[:2], f"{times[1] / times[0]:.2f}", f"{100 * read[name]:.0f}%", *shown[2:], f"{times[3] / times[2]:.2f}"])
+    peer = r.peer_name("fp32").removesuffix(", fp32")
+    head = ["op", "forward, ms", peer, "ratio", "of reading", "and backward, ms", peer, "ratio"]
+    r.blocks["ops"] = page.table(head, rows)
 
 
 def plots(r):
@@ -400,6 +429,7 @@ SECTIONS = {
     "plots": plots,
     "compile": compile_time,
 }
+SECTIONS_WITH_PEER = {"step", "decode", "tokenizer", "ops"}
 
 
 def machine():
@@ -419,7 +449,7 @@ def main():
     if r.python:
         about["peers"] = r.peer("versions").json()
     peers = ", ".join(f"{name} {version}" for name, version in about.get("peers", {}).items())
-    against = {"step", "decode", "tokenizer"} if peers else set()
+    against = SECTIONS_WITH_PEER if peers else set()
     for section in a.only:
         SECTIONS[section](r)
         origin = f"`{r.command_line(section)}`" + (f" with {peers}" if section in against else "")

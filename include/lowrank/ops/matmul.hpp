@@ -28,6 +28,12 @@ Tensor<T, D> matmul(const Tensor<T, D>& a, const Tensor<T, D>& b) {
         return Shape(std::span(x.shape().begin(), x.shape().end() - 2));
     };
     Shape shape = broadcast(batch_of(a), batch_of(b), "matmul");
+    if (a.rank() > 2 && b.rank() == 2 && a.is_contiguous()) { // the batch's rows are those of one matrix
+        const Tensor<T, D> y = matmul(reshape(a, {numel(shape) * m, k}), b);
+        shape.push_back(m);
+        shape.push_back(n);
+        return reshape(y, shape);
+    }
     Shape a_shape = shape, b_shape = shape;
     for (const auto& [target, rows, columns] :
          {std::tuple(&a_shape, m, k), std::tuple(&b_shape, k, n), std::tuple(&shape, m, n)}) {

@@ -138,8 +138,14 @@ void add_strided(Cpu, const Shape& shape, const T* from, const Strides& strides,
 template <class T>
 void scatter_strided(Cpu, const Shape& shape, const T* from, T* to, const Strides& strides) {
     strided_loop<2>(shape, {row_major(shape), strides}, [=](const auto& offset, const auto& step, std::int64_t n) {
+        const T* source = from + offset[0];
+        T* target = to + offset[1];
+        if (step[0] == 1 && step[1] == 1) {
+            std::copy_n(source, n, target);
+            return;
+        }
         for (std::int64_t i = 0; i < n; ++i) {
-            to[offset[1] + i * step[1]] = from[offset[0] + i * step[0]];
+            target[i * step[1]] = source[i * step[0]];
         }
     });
 }

@@ -126,17 +126,13 @@ void scale_by(Cpu, std::int64_t n, const T* x, const C* factor, T* y) {
 /// to[i, :] = from[index[i], :], converted, for rows of n elements.
 template <class From, class To>
 void gather_rows(Cpu, std::int64_t count, std::int64_t n, const std::int32_t* index, const From* from, To* to) {
-    for (std::int64_t i = 0; i < count; ++i) {
-        copy_block(1, n, from + index[i] * n, n, to + i * n, n, 1);
-    }
+    for_rows(count, n, [=](std::int64_t i) { copy_block(1, n, from + index[i] * n, n, to + i * n, n, 1); });
 }
 
 /// to[index[i], :] = from[i, :], converted, for rows of n elements; the indices are distinct.
 template <class From, class To>
 void scatter_rows(Cpu, std::int64_t count, std::int64_t n, const std::int32_t* index, const From* from, To* to) {
-    for (std::int64_t i = 0; i < count; ++i) {
-        copy_block(1, n, from + i * n, n, to + index[i] * n, n, 1);
-    }
+    for_rows(count, n, [=](std::int64_t i) { copy_block(1, n, from + i * n, n, to + index[i] * n, n, 1); });
 }
 
 } // namespace lowrank

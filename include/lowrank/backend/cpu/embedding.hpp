@@ -6,8 +6,9 @@
 #include <numeric>
 #include <vector>
 
-#include "lowrank/backend/cpu/arithmetic.hpp"
+#include "lowrank/backend/cpu/reduce.hpp"
 #include "lowrank/core/parallel.hpp"
+#include "lowrank/tensor/copy_block.hpp"
 #include "lowrank/tensor/weight.hpp"
 
 namespace lowrank {
@@ -17,10 +18,7 @@ template <class C, class T>
 void embedding_rows(Cpu, std::int64_t count, std::int64_t n, const std::int32_t* ids, const C* table, T* y) {
     parallel_chunks(count, 64, [=](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
-            const C* row = table + ids[i] * n;
-            for (std::int64_t j = 0; j < n; ++j) {
-                y[i * n + j] = convert<T>(row[j]);
-            }
+            copy_block(1, n, table + ids[i] * n, n, y + i * n, n, 1);
         }
     });
 }
@@ -55,15 +53,12 @@ void embedding_backward(Cpu, std::int64_t count, std::int64_t n, const std::int3
         for (std::int64_t group = begin; group < end; ++group) {
             std::fill(sums.begin(), sums.end(), 0.0);
             for (std::size_t i = first[std::size_t(group)]; i < first[std::size_t(group) + 1]; ++i) {
-                const T* row = dy + order[i] * n;
-                for (std::int64_t j = 0; j < n; ++j) {
-                    sums[std::size_t(j)] += convert<double>(row[j]);
-                }
+                constexpr std::int64_t terms = 1, step_of_terms = 0, step_of_sums = 1;
+                simd::run_for_isa<detail::SumRun>(dy + order[i] * n, terms, step_of_terms, n, step_of_sums,
+                                                  sums.data());
             }
-            C* target = dtable + ids[order[first[std::size_t(group)]]] * n;
-            for (std::int64_t j = 0; j < n; ++j) {
-                target[j] = static_cast<C>(sums[std::size_t(j)]);
-            }
+            std::transform(sums.begin(), sums.end(), dtable + ids[order[first[std::size_t(group)]]] * n,
+                           convert<C, double>);
         }
     });
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
@@ -49,7 +50,7 @@ struct RunningSums {
             const T* from = x + j * step;
             T* to = y + j * step;
             std::int64_t line = 0;
-            if constexpr (sizeof(T) >= 4) { // float and double, which double lanes are stored as
+            if constexpr (std::floating_point<T>) { // which double lanes are stored as
                 using V = simd::Vec<double, Width / 2>;
                 for (; apart == 1 && line + V::size <= count; line += V::size) {
                     const V sum = simd::load<V>(sums + line) + simd::load<V>(from + line);
@@ -132,7 +133,7 @@ void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std:
         return;
     }
     // The sums of a block of lines should stay in cache.
-    const std::int64_t width = std::clamp<std::int64_t>(32768 / std::max<std::int64_t>(1, n), 8, detail::most_lines);
+    const std::int64_t width = std::clamp<std::int64_t>(32768 / std::max<std::int64_t>(1, n), 8, 1024);
     detail::for_lines(outer, n + m, inner, width, [=](std::int64_t o, std::int64_t first, std::int64_t count) {
         T* target = y + o * n * inner + first;
         const auto each_row = [&](const auto& body) { // of x, with the places of its elements

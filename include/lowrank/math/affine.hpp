@@ -53,8 +53,8 @@ struct Divide {
     }
 };
 
-/// x to the power `exponent`. The usual ones take no logarithm but products, a division and a square root, as in
-/// PyTorch: within 1.5 ULP, and for 0.5 and -0.5 a negative infinity is no number, as any negative x.
+/// x to the power `exponent`. The usual ones take no logarithm but products, a root and a division, as in PyTorch: at
+/// most three roundings, and a negative infinity has no root, as any negative x.
 struct Power {
     static constexpr const char* name = "power";
     static constexpr Saves saves = Saves::input;
@@ -81,8 +81,8 @@ struct Power {
             return exponent < 0 ? V(1) / sqrt(x) : sqrt(x);
         }
         if (size == 1 || size == 2 || size == 3) {
-            const V base = exponent < 0 ? V(1) / x : x;
-            return size == 1 ? base : size == 2 ? base * base : base * base * base;
+            const V power = size == 1 ? x : size == 2 ? x * x : x * x * x;
+            return exponent < 0 ? V(1) / power : power;
         }
         return pow(x, V(exponent));
     }

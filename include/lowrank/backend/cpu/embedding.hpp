@@ -53,9 +53,7 @@ void embedding_backward(Cpu, std::int64_t count, std::int64_t n, const std::int3
         for (std::int64_t group = begin; group < end; ++group) {
             std::fill(sums.begin(), sums.end(), 0.0);
             for (std::size_t i = first[std::size_t(group)]; i < first[std::size_t(group) + 1]; ++i) {
-                constexpr std::int64_t terms = 1, step_of_terms = 0, step_of_sums = 1;
-                simd::run_for_isa<detail::SumRun>(dy + order[i] * n, terms, step_of_terms, n, step_of_sums,
-                                                  sums.data());
+                detail::add_to_sums(dy + order[i] * n, n, sums.data());
             }
             std::transform(sums.begin(), sums.end(), dtable + ids[order[first[std::size_t(group)]]] * n,
                            convert<C, double>);

@@ -161,10 +161,8 @@ void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std:
             std::transform(target + j * inner, target + j * inner + count, sums.data() + j * count, convert<double, T>);
         }
         each_row([&](const T* row, const I* at) {
-            if (inner_step == 0) { // the whole row goes to one place: each a sum of one more term
-                constexpr std::int64_t terms = 1, step_of_terms = 0, step_of_sums = 1;
-                simd::run_for_isa<detail::SumRun>(row, terms, step_of_terms, count, step_of_sums,
-                                                  sums.data() + *at * count);
+            if (inner_step == 0) { // the whole row goes to one place
+                detail::add_to_sums(row, count, sums.data() + *at * count);
                 return;
             }
             for (std::int64_t i = 0; i < count; ++i) {

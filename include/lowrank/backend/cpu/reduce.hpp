@@ -139,6 +139,13 @@ struct SumRun {
     }
 };
 
+/// sums[i] += x[i] for i < n.
+template <class T>
+void add_to_sums(const T* x, std::int64_t n, double* sums) {
+    constexpr std::int64_t terms = 1, step_of_terms = 0, step_of_sums = 1;
+    simd::run_for_isa<SumRun>(x, terms, step_of_terms, n, step_of_sums, sums);
+}
+
 /// Adds to out[0 … count) the sums of x over the elements begin … end-1 of `reduced`, for the elements of `kept` from
 /// `first` on, which lie in one run.
 template <class T>

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lowrank/backend/cpu/rows.hpp"
+#include "lowrank/core/device.hpp"
 #include "lowrank/tensor/copy_block.hpp"
 
 namespace lowrank {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lowrank/autograd/record.hpp"
+#include "lowrank/backend/cpu/columns.hpp"
 #include "lowrank/backend/cpu/embedding.hpp"
 #include "lowrank/ops/views.hpp"
 #include "lowrank/tensor/weight_slot.hpp"
@@ -36,7 +37,7 @@ Tensor<T, D> embedding(const Tensor<std::int32_t, D>& ids, const WeightSlot<C, D
         embedding_rows(D{}, count, index.data(), *table.frozen(), y.mutable_data());
         return y;
     }
-    embedding_rows(D{}, count, width, index.data(), table.values().data(), y.mutable_data());
+    gather_rows(D{}, count, width, index.data(), table.values().data(), y.mutable_data());
     const Edge et = edge(table.values());
     return record(y, bool(et), [=, saved = save(index)](const Tensor<T, D>& dy) {
         Tensor<C, D> dtable = Tensor<C, D>::zeros({rows, width});

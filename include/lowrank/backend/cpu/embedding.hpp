@@ -8,22 +8,11 @@
 
 #include "lowrank/backend/cpu/reduce.hpp"
 #include "lowrank/core/parallel.hpp"
-#include "lowrank/tensor/copy_block.hpp"
 #include "lowrank/tensor/weight.hpp"
 
 namespace lowrank {
 
-/// y[i, :] = table[ids[i], :] for rows of n elements.
-template <class C, class T>
-void embedding_rows(Cpu, std::int64_t count, std::int64_t n, const std::int32_t* ids, const C* table, T* y) {
-    parallel_chunks(count, 64, [=](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            copy_block(1, n, table + ids[i] * n, n, y + i * n, n, 1);
-        }
-    });
-}
-
-/// The same from a frozen weight [rows, n] of any storage.
+/// y[i, :] = table[ids[i], :] for a frozen weight [rows, n] of any storage; gather_rows does the same for values.
 template <class T>
 void embedding_rows(Cpu, std::int64_t count, const std::int32_t* ids, const Weight<Cpu>& table, T* y) {
     const std::int64_t n = table.in();

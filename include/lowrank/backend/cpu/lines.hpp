@@ -32,14 +32,6 @@ void for_lines(std::int64_t outer, std::int64_t length, std::int64_t inner, std:
                     });
 }
 
-/// Asks for `count` elements that are needed soon: short runs far apart, which the processor does not foresee.
-template <class T>
-void prefetch_run(const T* from, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; i += std::int64_t(64 / sizeof(T))) {
-        __builtin_prefetch(from + i);
-    }
-}
-
 /// y = the running sums, in double, of `count` lines of n elements that lie `step` apart, the lines `apart`.
 struct RunningSums {
     template <int Width, class T>
@@ -141,9 +133,9 @@ void scatter_lines(Cpu, std::int64_t outer, std::int64_t n, std::int64_t m, std:
             for (std::int64_t j = 0; j < m; ++j) {
                 const I* at = index + o * outer_step + j * step + first * inner_step;
                 const T* row = x + (o * m + j) * inner + first;
-                if (j + ahead < m) {
-                    detail::prefetch_run(row + ahead * inner, count);
-                    detail::prefetch_run(at + ahead * step, inner_step == 0 ? 1 : count);
+                if (j + ahead < m) { // short runs far apart, which the processor does not foresee
+                    prefetch_rows<3>(row + ahead * inner, 1, count, inner);
+                    prefetch_rows<3>(at + ahead * step, 1, inner_step == 0 ? 1 : count, step);
                 }
                 body(row, at);
             }
